@@ -1,0 +1,1 @@
+# Targets that need no PGXS: tests, demo, formatting.  Included by the Makefile.

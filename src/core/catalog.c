@@ -1,0 +1,138 @@
+/*
+ * catalog.c
+ *		OIDs of the extension's own relations, looked up once per backend.
+ */
+#include "postgres.h"
+
+#include "access/htup_details.h"
+#include "catalog/namespace.h"
+#include "catalog/pg_namespace.h"
+#include "commands/extension.h"
+#include "utils/inval.h"
+#include "utils/lsyscache.h"
+#include "utils/syscache.h"
+
+#include "core/catalog.h"
+
+static const char *const rel_names[BEHAVIOR_REL_COUNT] = {
+	[REL_INSTANCE] = "_instance",
+	[REL_LOG] = "log",
+	[REL_SENDER] = "_sender",
+	[REL_SENDER_KEY] = "_sender_key",
+	[REL_SENDER_ID_SEQ] = "_sender_id_seq",
+	[REL_BATCH] = "_batch",
+	[REL_BATCH_PKEY] = "_batch_pkey",
+	[REL_BATCH_ID_SEQ] = "_batch_id_seq",
+	[REL_INTAKE] = "_intake",
+	[REL_KEY_GENERATION] = "_key_generation",
+	[REL_KEY] = "_key",
+	[REL_KEY_PAGE] = "_key_page",
+	[REL_KEY_FILTER] = "_key_filter",
+	[REL_DEAD_LETTER] = "dead_letter",
+	[REL_TICK] = "tick",
+	[REL_TICK_RANGE] = "_tick_range",
+	[REL_TICK_STATE] = "_tick_state",
+	[REL_EVENT] = "event",
+	[REL_INBOX] = "inbox",
+	[REL_PROJECTION] = "_projection",
+	[REL_SET_ASIDE] = "_set_aside",
+};
+
+static Oid	schema_oid = InvalidOid;
+static Oid	rel_oids[BEHAVIOR_REL_COUNT];
+static bool callbacks_registered = false;
+
+static void
+forget_all(void)
+{
+	schema_oid = InvalidOid;
+	memset(rel_oids, 0, sizeof(rel_oids));
+}
+
+/* A relation changed: forget everything if it was one of ours (InvalidOid means all changed). */
+static void
+on_relcache_inval(Datum arg, Oid relid)
+{
+	if (!OidIsValid(relid))
+	{
+		forget_all();
+		return;
+	}
+	for (int i = 0; i < BEHAVIOR_REL_COUNT; i++)
+	{
+		if (rel_oids[i] == relid)
+		{
+			forget_all();
+			return;
+		}
+	}
+}
+
+static void
+on_namespace_inval(Datum arg, int cacheid, uint32 hashvalue)
+{
+	forget_all();
+}
+
+Oid
+behavior_schema_oid(void)
+{
+	if (!OidIsValid(schema_oid))
+	{
+		if (!callbacks_registered)
+		{
+			CacheRegisterRelcacheCallback(on_relcache_inval, (Datum) 0);
+			CacheRegisterSyscacheCallback(NAMESPACEOID, on_namespace_inval, (Datum) 0);
+			callbacks_registered = true;
+		}
+		schema_oid = get_namespace_oid("behavior", true);
+	}
+	return schema_oid;
+}
+
+Oid
+behavior_relid(BehaviorRel rel)
+{
+	Oid			relid = rel_oids[rel];
+	Oid			schema;
+
+	if (OidIsValid(relid))
+		return relid;
+
+	schema = behavior_schema_oid();
+	if (OidIsValid(schema))
+		relid = get_relname_relid(rel_names[rel], schema);
+	if (!OidIsValid(relid))
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_OBJECT),
+				 errmsg("relation \"behavior.%s\" does not exist", rel_names[rel]),
+				 errhint("Run CREATE EXTENSION behavior in this database.")));
+	rel_oids[rel] = relid;
+	return relid;
+}
+
+Oid
+behavior_extension_oid(void)
+{
+	return get_extension_oid("behavior", true);
+}
+
+/* The schema's owner: the extension's, since the install script makes it. */
+Oid
+behavior_owner(void)
+{
+	Oid			schema = behavior_schema_oid();
+	HeapTuple	tuple = NULL;
+	Oid			owner;
+
+	if (OidIsValid(schema))
+		tuple = SearchSysCache1(NAMESPACEOID, ObjectIdGetDatum(schema));
+	if (!HeapTupleIsValid(tuple))
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_OBJECT),
+				 errmsg("schema \"behavior\" does not exist"),
+				 errhint("Run CREATE EXTENSION behavior in this database.")));
+	owner = ((Form_pg_namespace) GETSTRUCT(tuple))->nspowner;
+	ReleaseSysCache(tuple);
+	return owner;
+}

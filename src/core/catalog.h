@@ -1,0 +1,50 @@
+/*
+ * catalog.h
+ *		OIDs of the extension's own relations, looked up once per backend.
+ *
+ * Looked up by name in schema behavior, kept until any relation or schema
+ * changes its identity (relcache reset), so that they stay right over DROP and
+ * CREATE EXTENSION.
+ */
+#ifndef BEHAVIOR_CATALOG_H
+#define BEHAVIOR_CATALOG_H
+
+typedef enum BehaviorRel
+{
+	REL_INSTANCE,
+	REL_LOG,
+	REL_SENDER,
+	REL_SENDER_KEY,				/* index */
+	REL_SENDER_ID_SEQ,
+	REL_BATCH,
+	REL_BATCH_PKEY,				/* index */
+	REL_BATCH_ID_SEQ,
+	REL_INTAKE,
+	REL_KEY_GENERATION,
+	REL_KEY,
+	REL_KEY_PAGE,
+	REL_KEY_FILTER,
+	REL_DEAD_LETTER,
+	REL_TICK,
+	REL_TICK_RANGE,
+	REL_TICK_STATE,
+	REL_EVENT,
+	REL_INBOX,
+	REL_PROJECTION,
+	REL_SET_ASIDE,
+	BEHAVIOR_REL_COUNT
+} BehaviorRel;
+
+/* OID of one of our relations; raises 42704 with a hint when the extension is not there. */
+extern Oid	behavior_relid(BehaviorRel rel);
+
+/* OID of schema behavior, InvalidOid when the extension is not in this database. */
+extern Oid	behavior_schema_oid(void);
+
+/* OID of the extension, InvalidOid when it is not in this database.  Not cached. */
+extern Oid	behavior_extension_oid(void);
+
+/* The role that owns the extension: what our own SQL runs as. */
+extern Oid	behavior_owner(void);
+
+#endif

@@ -1,0 +1,14 @@
+/*
+ * compat.h
+ *		What differs between the supported PostgreSQL versions, by feature name.
+ *
+ * The only file that looks at PG_VERSION_NUM.
+ */
+#ifndef BEHAVIOR_COMPAT_H
+#define BEHAVIOR_COMPAT_H
+
+#if PG_VERSION_NUM < 150000 || PG_VERSION_NUM >= 190000
+#error "behavior supports PostgreSQL 15 to 18"
+#endif
+
+#endif

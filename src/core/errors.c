@@ -1,0 +1,43 @@
+/*
+ * errors.c
+ *		Reasons of dead letters, their names and their SQLSTATEs.
+ */
+#include "postgres.h"
+
+#include "core/errors.h"
+
+static const struct
+{
+	const char *name;
+	int			sqlstate;
+}			reasons[] = {
+	[REASON_NONE] = {"none", ERRCODE_INTERNAL_ERROR},
+	[REASON_MALFORMED_JSON] = {"malformed_json", ERRCODE_INVALID_TEXT_REPRESENTATION},
+	[REASON_NOT_AN_OBJECT] = {"not_an_object", ERRCODE_INVALID_TEXT_REPRESENTATION},
+	[REASON_UNKNOWN_FIELD] = {"unknown_field", ERRCODE_INVALID_PARAMETER_VALUE},
+	[REASON_MISSING_FIELD] = {"missing_field", ERRCODE_NOT_NULL_VIOLATION},
+	[REASON_INVALID_TYPE] = {"invalid_type", ERRCODE_INVALID_PARAMETER_VALUE},
+	[REASON_INVALID_TIMESTAMP] = {"invalid_timestamp", ERRCODE_INVALID_DATETIME_FORMAT},
+	[REASON_TOO_LARGE] = {"too_large", ERRCODE_PROGRAM_LIMIT_EXCEEDED},
+	[REASON_IN_FUTURE] = {"in_future", ERRCODE_DATETIME_VALUE_OUT_OF_RANGE},
+	[REASON_TOO_OLD] = {"too_old", ERRCODE_DATETIME_VALUE_OUT_OF_RANGE},
+	[REASON_ID_CONFLICT] = {"id_conflict", ERRCODE_UNIQUE_VIOLATION},
+	[REASON_UNSTORABLE] = {"unstorable", ERRCODE_UNTRANSLATABLE_CHARACTER},
+	[REASON_EVALUATION_ERROR] = {"evaluation_error", ERRCODE_DATA_EXCEPTION},
+};
+
+/* The name that stands in behavior.dead_letter.reason. */
+const char *
+reason_name(Reason reason)
+{
+	Assert(reason < lengthof(reasons));
+	return reasons[reason].name;
+}
+
+/* The SQLSTATE that behavior.on_invalid = error raises. */
+int
+reason_sqlstate(Reason reason)
+{
+	Assert(reason < lengthof(reasons));
+	return reasons[reason].sqlstate;
+}

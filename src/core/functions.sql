@@ -1,0 +1,1 @@
+-- Pure functions: time_bucket and the try_ casts.

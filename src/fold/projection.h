@@ -1,0 +1,45 @@
+/*
+ * projection.h
+ *		Anything folded from the log: progress, state, and the loop that folds.
+ *
+ * projection_fold_all() brings every projection to a tick.  The events of the ticks that a
+ * projection lacks are read once into a tuplestore that all projections with the same progress
+ * share; each projection folds it and advances its progress in one transaction
+ * (or, inside a caller's transaction, one subtransaction).  One that fails is a WARNING
+ * and its own state; the others go on.
+ */
+#ifndef BEHAVIOR_PROJECTION_H
+#define BEHAVIOR_PROJECTION_H
+
+#include "executor/tuptable.h"
+#include "utils/tuplestore.h"
+
+/* Events of some ticks: rows of behavior.log in a tuplestore that can be read many times. */
+typedef struct TickEvents
+{
+	Tuplestorestate *store;
+	TupleDesc	desc;			/* that of behavior.log */
+	int64		count;
+	int64		after_tick;		/* exclusive */
+	int64		upto_tick;		/* inclusive */
+} TickEvents;
+
+/* Folds the events into the projection's state; SPI is not connected. */
+extern void session_fold(const char *name, const TickEvents *events);
+extern void rollup_fold(const char *name, const TickEvents *events);
+
+/*
+ * Builds what is not there yet, backfills and rebuilds, one step: returns true when there is more to do.
+ * In the caller's transaction; progress is kept in tables, so a step may be followed by a commit.
+ */
+extern bool session_build_step(void);
+extern bool rollup_build_step(const char *name);
+
+/*
+ * Brings every projection to "tick".  own_transactions: commit after each
+ * (CALL at top level, workers); else each is a subtransaction.  wait: wait for
+ * projections that somebody else is folding, instead of skipping them.
+ */
+extern void projection_fold_all(int64 tick, bool own_transactions, bool wait);
+
+#endif

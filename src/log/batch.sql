@@ -1,0 +1,52 @@
+-- Who sent: one row for each distinct role, application, correlation and source, so that batch rows stay narrow.
+CREATE TABLE behavior._sender (
+	sender_id			int PRIMARY KEY,
+	role				name NOT NULL,
+	application_name	text NOT NULL,
+	correlation_id		text NOT NULL,
+	source				text NOT NULL,
+	seen_at				timestamptz NOT NULL
+);
+CREATE SEQUENCE behavior._sender_id_seq AS int;
+CREATE UNIQUE INDEX _sender_key ON behavior._sender (role, application_name, correlation_id, source);
+SELECT pg_catalog.pg_extension_config_dump('behavior._sender', '');
+SELECT pg_catalog.pg_extension_config_dump('behavior._sender_id_seq', '');
+COMMENT ON TABLE behavior._sender IS 'senders that batch rows refer to';
+
+-- What one statement sent.  Written once, when the statement ends; never updated: the tick that a batch
+-- belongs to is found through behavior._tick_range.
+CREATE TABLE behavior._batch (
+	batch_id		bigint PRIMARY KEY,
+	received_at		timestamptz NOT NULL,
+	sender_id		int NOT NULL,		-- of the first row; other sources stand in by_source
+	received		bigint NOT NULL,
+	accepted		bigint NOT NULL,
+	duplicates		int NOT NULL,
+	conflicts		int NOT NULL,
+	dead_letters	int NOT NULL,
+	generated_ids	int NOT NULL,
+	extents			bytea,				-- where the events went: see log/log_reader.h
+	by_source		jsonb				-- counts for each sender_id where a statement had several sources
+);
+CREATE SEQUENCE behavior._batch_id_seq;
+SELECT pg_catalog.pg_extension_config_dump('behavior._batch', '');
+SELECT pg_catalog.pg_extension_config_dump('behavior._batch_id_seq', '');
+COMMENT ON TABLE behavior._batch IS 'what each sending statement did; kept for behavior.batch_retention';
+
+-- Batches summed by hour and sender, as of the last tick; behavior.intake adds those not yet cut.
+CREATE TABLE behavior._intake (
+	hour				timestamptz NOT NULL,
+	source				text NOT NULL,
+	role				name NOT NULL,
+	application_name	text NOT NULL,
+	received			bigint NOT NULL,
+	accepted			bigint NOT NULL,
+	duplicates			bigint NOT NULL,
+	conflicts			bigint NOT NULL,
+	dead_letters		bigint NOT NULL,
+	generated_ids		bigint NOT NULL,
+	PRIMARY KEY (hour, source, role, application_name)
+);
+SELECT pg_catalog.pg_extension_config_dump('behavior._intake', '');
+COMMENT ON TABLE behavior._intake IS 'counts of received events by hour, source, role and application, for ever';
+REVOKE ALL ON behavior._sender, behavior._batch, behavior._intake, behavior._sender_id_seq, behavior._batch_id_seq FROM PUBLIC;
