@@ -1,0 +1,21 @@
+/*
+ * envelope.h
+ *		JSON events in four forms: EventBridge, CloudEvents 1.0, Segment and native.
+ *
+ * The form is recognised by its keys in that order; the mapping is in
+ * doc/reference.md ("JSON forms").  {"batch": [...]} and {"Entries": [...]} are unpacked.
+ */
+#ifndef BEHAVIOR_ENVELOPE_H
+#define BEHAVIOR_ENVELOPE_H
+
+#include "core/json.h"
+#include "ingest/frame.h"
+
+/*
+ * Adds the event or events in "node", which was parsed from text[0..length), to the
+ * frame.  "defaults" (NULL allowed) gives columns for events that lack them.
+ */
+extern void envelope_add(Frame *frame, const JsonNode *node, const char *text, size_t length,
+						 const Event *defaults);
+
+#endif
