@@ -43,9 +43,14 @@ PG_CFLAGS = -Wall -Wextra -Wno-unused-parameter -Wno-sign-compare -Wno-missing-f
 PG_CONFIG ?= pg_config
 
 include scripts/targets.mk
-PGXS := $(shell $(PG_CONFIG) --pgxs 2>/dev/null)
+PGXS := $(wildcard $(shell $(PG_CONFIG) --pgxs 2>/dev/null))
 ifneq ($(PGXS),)
 include $(PGXS)
+else
+all install:
+	@echo "No PGXS: install PostgreSQL's development package, for instance postgresql-server-dev-15,"
+	@echo "or say PG_CONFIG=/path/to/pg_config. make test and make demo install what is missing when run as root."
+	@false
 endif
 
 behavior--$(EXTVERSION).sql: $(SQL_MODULES) behavior.control
