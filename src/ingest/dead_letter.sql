@@ -15,7 +15,7 @@ CREATE TABLE behavior.dead_letter (
 	attempts		int NOT NULL DEFAULT 1,
 	redriven_at		timestamptz
 );
-CREATE INDEX dead_letter_event_id ON behavior.dead_letter (event_id) WHERE event_id IS NOT NULL;
+CREATE INDEX dead_letter_event_id ON behavior.dead_letter (event_id);
 SELECT pg_catalog.pg_extension_config_dump('behavior.dead_letter', '');
 SELECT pg_catalog.pg_extension_config_dump('behavior.dead_letter_dead_letter_id_seq', '');
 REVOKE ALL ON behavior.dead_letter FROM PUBLIC;

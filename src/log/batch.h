@@ -31,9 +31,12 @@ typedef struct Batch
 {
 	int64		batch_id;
 	TimestampTz received_at;
-	int			sender_id;
+	int64		sender_id;		/* of the first row */
 	BatchCounts counts;
 	ExtentList	extents;		/* when reading: points into the tuple's copy */
+	int			nsources;		/* 0: all of it is sender_id's, else counts by sender */
+	const int64 *sender_ids;
+	const BatchCounts *by_source;
 } Batch;
 
 /* A number for a new batch; gives the transaction an xid first. */
@@ -43,17 +46,23 @@ extern int64 batch_next_id(void);
  * The id of (current role, application_name, behavior.correlation_id, source), interned when
  * new.  The role is the session's effective user at the time of the call.
  */
-extern int	batch_sender(const char *source, int source_length);
+extern int64 batch_sender(const char *source, int source_length);
+
+/* Writes a batch row. */
+extern void batch_insert(const Batch *batch);
 
 /*
- * Writes a batch row.  by_source: NULL, or when the batch has several sources
- * counts per sender_id, nsources of them.
+ * Calls back for every batch in "set" that "snapshot" sees, ascending.  What "batch" points
+ * to is valid until the callback returns.
  */
-extern void batch_insert(const Batch *batch, int nsources, const int *sender_ids,
-						 const BatchCounts *by_source);
-
-/* Calls back for every batch in "set" that "snapshot" sees, ascending. */
 typedef void (*BatchCallback) (const Batch *batch, void *arg);
 extern void batch_scan(const BatchSet *set, Snapshot snapshot, BatchCallback callback, void *arg);
+
+/*
+ * Deletes batch rows that behavior.batch_retention has passed by, that are numbered and that
+ * every projection has folded; and senders that no row can name any more.  Deletes at most "limit"
+ * batches; returns how many it deleted.
+ */
+extern int64 batch_expire(int64 limit);
 
 #endif

@@ -1,32 +1,34 @@
--- Who sent: one row for each distinct role, application, correlation and source, so that batch rows stay narrow.
+-- Who sent: role, application, correlation and source, interned so that batch rows stay narrow.  The same
+-- sender may stand here more than once: two transactions intern it at the same time without waiting for
+-- each other, and a row is used for a day only (see batch_sender.c), so that old ones can be dropped.
 CREATE TABLE behavior._sender (
-	sender_id			int PRIMARY KEY,
+	sender_id			bigint PRIMARY KEY,
 	role				name NOT NULL,
 	application_name	text NOT NULL,
 	correlation_id		text NOT NULL,
 	source				text NOT NULL,
 	seen_at				timestamptz NOT NULL
 );
-CREATE SEQUENCE behavior._sender_id_seq AS int;
-CREATE UNIQUE INDEX _sender_key ON behavior._sender (role, application_name, correlation_id, source);
+CREATE SEQUENCE behavior._sender_id_seq;
+CREATE INDEX _sender_key ON behavior._sender
+	(source COLLATE "C", role, application_name COLLATE "C", correlation_id COLLATE "C");
 SELECT pg_catalog.pg_extension_config_dump('behavior._sender', '');
 SELECT pg_catalog.pg_extension_config_dump('behavior._sender_id_seq', '');
 COMMENT ON TABLE behavior._sender IS 'senders that batch rows refer to';
 
 -- What one statement sent.  Written once, when the statement ends; never updated: the tick that a batch
--- belongs to is found through behavior._tick_range.
+-- belongs to is found through behavior._tick_range.  Eight columns, so that the null bitmap fits
+-- into the tuple header's padding: a row of one event takes 92 bytes.
 CREATE TABLE behavior._batch (
 	batch_id		bigint PRIMARY KEY,
 	received_at		timestamptz NOT NULL,
-	sender_id		int NOT NULL,		-- of the first row; other sources stand in by_source
+	sender_id		bigint NOT NULL,	-- of the first row
 	received		bigint NOT NULL,
 	accepted		bigint NOT NULL,
-	duplicates		int NOT NULL,
-	conflicts		int NOT NULL,
-	dead_letters	int NOT NULL,
-	generated_ids	int NOT NULL,
+	generated_ids	int,				-- NULL: 0
 	extents			bytea,				-- where the events went: see log/log_reader.h
-	by_source		jsonb				-- counts for each sender_id where a statement had several sources
+	by_sender		bigint[]			-- NULL: all by sender_id and received = accepted; else for each sender
+										-- {sender_id, received, accepted, duplicates, conflicts, dead_letters, generated_ids}
 );
 CREATE SEQUENCE behavior._batch_id_seq;
 SELECT pg_catalog.pg_extension_config_dump('behavior._batch', '');

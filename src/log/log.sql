@@ -18,3 +18,18 @@ CREATE TABLE behavior.log (
 SELECT pg_catalog.pg_extension_config_dump('behavior.log', '');
 COMMENT ON TABLE behavior.log IS 'every accepted event; SELECT and CREATE INDEX are supported, write through behavior.event';
 REVOKE ALL ON behavior.log FROM PUBLIC;
+
+-- Walks of the log under way (backfills, rebuilds): while there is one, no rows move between partitions.
+-- Who starts a walk inserts its row and commits before reading; log_empty_default() holds a lock against that.
+-- Not dumped: a restored backfill starts anew.
+CREATE TABLE behavior._log_walk (
+	projection		text PRIMARY KEY,
+	relid			regclass,
+	relfilenode		oid,
+	next_block		bigint,
+	tick_id			bigint,
+	done_events		bigint,
+	total_events	bigint
+);
+COMMENT ON TABLE behavior._log_walk IS 'how far each walk of the log has come';
+REVOKE ALL ON behavior._log_walk FROM PUBLIC;

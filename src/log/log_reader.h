@@ -50,4 +50,20 @@ typedef void (*LogRowCallback) (TupleTableSlot *slot, void *arg);
 extern uint64 log_read_batches(const BatchSet *set, Snapshot snapshot,
 							   LogRowCallback callback, void *arg);
 
+/*
+ * Hands every row that "snapshot" sees in blocks first..last of one partition (an Oid from
+ * log_partitions()) to the callback; blocks behind its end are no error.  Returns how many rows.
+ */
+extern uint64 log_walk(Oid relid, BlockNumber first, BlockNumber last, Snapshot snapshot,
+					   LogRowCallback callback, void *arg);
+
+/* Blocks of one partition now; 0 when it is gone. */
+extern BlockNumber log_blocks(Oid relid);
+
+/*
+ * Summarises new block ranges of the BRIN indexes of the partitions that these extents name.
+ * A partition whose lock is not free is left for the next time.
+ */
+extern void log_summarize(const ExtentList *extents);
+
 #endif
