@@ -7,7 +7,7 @@
  * tells a conflict from a duplicate, and the batch that has it.
  *
  * Claiming.  Keys are sorted into 64 buckets by their leading bits.  For each
- * bucket, ascending: take the switch lock shared, LockPage(_key, bucket,
+ * bucket, ascending: take the switch lock shared, lock the bucket (core/lock.h,
  * Exclusive), read the list of generations with the latest snapshot, probe all of them
  * with a dirty snapshot; when a probe meets a key of an open transaction, let go of the bucket
  * and the switch, wait for that transaction, and start the bucket again; else
