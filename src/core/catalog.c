@@ -38,6 +38,7 @@ static const char *const rel_names[BEHAVIOR_REL_COUNT] = {
 	[REL_INBOX] = "inbox",
 	[REL_PROJECTION] = "_projection",
 	[REL_SET_ASIDE] = "_set_aside",
+	[REL_ROLLUP] = "_rollup",
 };
 
 static Oid	schema_oid = InvalidOid;

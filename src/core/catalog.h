@@ -34,6 +34,7 @@ typedef enum BehaviorRel
 	REL_INBOX,
 	REL_PROJECTION,
 	REL_SET_ASIDE,
+	REL_ROLLUP,
 	BEHAVIOR_REL_COUNT
 } BehaviorRel;
 

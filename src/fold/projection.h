@@ -36,6 +36,12 @@ extern bool session_build_step(void);
 extern bool rollup_build_step(const char *name);
 
 /*
+ * At the start of each tick: gives rollups that a schema-only restore brought, and the built-in one, their
+ * catalog rows and a backfill; forgets those whose relation was dropped.  Writes nothing when all is well.
+ */
+extern void rollup_adopt(void);
+
+/*
  * Brings every projection to "tick".  own_transactions: commit after each
  * (CALL at top level, workers); else each is a subtransaction.  wait: wait for
  * projections that somebody else is folding, instead of skipping them.
