@@ -20,6 +20,7 @@
 #include "datatype/timestamp.h"
 #include "utils/jsonb.h"
 
+#include "core/catalog.h"
 #include "core/errors.h"
 #include "log/batch.h"
 
@@ -71,7 +72,14 @@ typedef struct Frame Frame;
 
 /* Pushes a frame.  With receipts, frame_receipts() answers after frame_finish(). */
 extern Frame *frame_push(bool keep_receipts);
-extern Frame *frame_top(void);	/* NULL when no statement into a door runs */
+
+/*
+ * Pushes the frame of a query, which its triggers find again by the query's memory context
+ * (EState.es_query_cxt) and the view.  A query level has one frame for each view, however many
+ * of its nodes insert.
+ */
+extern Frame *frame_push_query(MemoryContext query, BehaviorRel door);
+extern Frame *frame_of_query(MemoryContext query, BehaviorRel door);	/* NULL when there is none */
 
 /*
  * Adds an event: fills defaults, checks it, copies it.  Everything that is wrong with it
