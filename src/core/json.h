@@ -4,12 +4,13 @@
  *
  * jsonb_in reports bad input with ereport, and PostgreSQL 15 has no soft errors,
  * so the JSON door has its own parser.  It accepts what jsonb_in accepts (RFC
- * 8259; a repeated key: the last one wins) and refuses, with a reason and a
- * message: bad syntax, escapes that are no character (lone surrogates), \u0000
- * and invalid UTF-8 (unstorable), nesting deeper than JSON_MAX_DEPTH, numbers
- * that numeric cannot hold.  Memory comes from the current context; nodes
- * point into the text where no unescaping was needed, so the text must
- * outlive them.
+ * 8259; a repeated key: the last one wins).  Bad syntax ends the parse.  What is
+ * well-formed but cannot be kept is a flaw of the node that has it and of all
+ * that hold it, so that one such event of many costs only itself: escapes that
+ * are no character (lone surrogates), \u0000, invalid UTF-8, numbers that
+ * numeric cannot hold, nesting deeper than JSON_MAX_DEPTH.  Memory comes from
+ * the current context; nodes point into the text where no unescaping was
+ * needed, so the text must outlive them.
  */
 #ifndef BEHAVIOR_JSON_H
 #define BEHAVIOR_JSON_H
@@ -18,35 +19,46 @@
 
 #include "core/errors.h"
 
-#define JSON_MAX_DEPTH	512
+#define JSON_MAX_DEPTH 512
+#define JSON_MAX_NODES 4000000 /* of one value: 256 MB of memory */
 
 typedef enum JsonKind
 {
 	JSON_NULL,
 	JSON_FALSE,
 	JSON_TRUE,
-	JSON_NUMBER,				/* text: the literal as it stands */
-	JSON_STRING,				/* text: unescaped, UTF-8 */
+	JSON_NUMBER, /* text: the literal as it stands */
+	JSON_STRING, /* text: unescaped, UTF-8 */
 	JSON_ARRAY,
 	JSON_OBJECT
 } JsonKind;
 
+/* Why a well-formed value cannot be kept. */
+typedef struct JsonFlaw
+{
+	Reason reason; /* REASON_UNSTORABLE, REASON_MALFORMED_JSON or REASON_TOO_LARGE */
+	const char *message;
+} JsonFlaw;
+
 typedef struct JsonNode
 {
-	JsonKind	kind;
-	int			length;			/* bytes of text, or number of children */
-	const char *text;			/* number, string: not terminated */
-	struct JsonNode *first_child;	/* array, object: linked by next */
+	JsonKind kind;
+	int length;					  /* bytes of text, or number of children */
+	const char *text;			  /* number, string: not terminated */
+	struct JsonNode *first_child; /* array, object: linked by next */
 	struct JsonNode *next;
-	const char *key;			/* member of an object: unescaped, not terminated */
-	int			key_length;
+	const char *key; /* member of an object: unescaped, not terminated */
+	int key_length;
+	int start; /* where its text begins and ends in the text parsed */
+	int end;
+	const JsonFlaw *flaw; /* its own or the first of its children's; NULL: none */
 } JsonNode;
 
 typedef struct JsonError
 {
-	Reason		reason;			/* REASON_MALFORMED_JSON or REASON_UNSTORABLE */
-	size_t		offset;			/* where in the text */
-	char		message[160];
+	Reason reason; /* REASON_MALFORMED_JSON */
+	size_t offset; /* where in the text */
+	char message[160];
 } JsonError;
 
 /*
@@ -59,7 +71,13 @@ extern JsonNode *json_parse(const char *text, size_t length, size_t *offset, Jso
 /* The member of an object by name; of repeated ones the last.  NULL when there is none. */
 extern JsonNode *json_member(const JsonNode *object, const char *name);
 
-/* A parsed tree as jsonb, equal to what jsonb_in makes of the same text. */
+/*
+ * A parsed tree without a flaw as jsonb, the same bytes as jsonb_in makes of the text.
+ * NULL when it is larger than jsonb can be.
+ */
 extern Jsonb *json_to_jsonb(const JsonNode *node);
+
+/* An object of these members; of repeated keys the last one wins.  NULL as above. */
+extern Jsonb *json_members_to_jsonb(JsonNode *const *members, int count);
 
 #endif
