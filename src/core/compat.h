@@ -11,4 +11,11 @@
 #error "behavior supports PostgreSQL 15 to 18"
 #endif
 
+/* 17 put a backend's virtual transaction id into a struct of its own. */
+#if PG_VERSION_NUM >= 170000
+#define MY_LXID	(MyProc->vxid.lxid)
+#else
+#define MY_LXID	(MyProc->lxid)
+#endif
+
 #endif

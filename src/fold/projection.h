@@ -18,10 +18,10 @@
 typedef struct TickEvents
 {
 	Tuplestorestate *store;
-	TupleDesc	desc;			/* that of behavior.log */
-	int64		count;
-	int64		after_tick;		/* exclusive */
-	int64		upto_tick;		/* inclusive */
+	TupleDesc desc; /* that of behavior.log */
+	int64 count;
+	int64 after_tick; /* exclusive */
+	int64 upto_tick;  /* inclusive */
 } TickEvents;
 
 /* Folds the events into the projection's state; SPI is not connected. */
@@ -29,23 +29,38 @@ extern void session_fold(const char *name, const TickEvents *events);
 extern void rollup_fold(const char *name, const TickEvents *events);
 
 /*
- * Builds what is not there yet, backfills and rebuilds, one step: returns true when there is more to do.
- * In the caller's transaction; progress is kept in tables, so a step may be followed by a commit.
+ * Builds what is not there yet, backfills and rebuilds, one step: returns true when there is more
+ * to do. In the caller's transaction; progress is kept in tables, so a step may be followed by a
+ * commit.
  */
 extern bool session_build_step(void);
 extern bool rollup_build_step(const char *name);
 
 /*
- * At the start of each tick: gives rollups that a schema-only restore brought, and the built-in one, their
- * catalog rows and a backfill; forgets those whose relation was dropped.  Writes nothing when all is well.
+ * At the start of each tick: gives rollups that a schema-only restore brought, and the built-in
+ * one, their catalog rows and a backfill; forgets those whose relation was dropped.  Writes nothing
+ * when all is well.
  */
 extern void rollup_adopt(void);
 
+/* The role that owns a rollup: who may rebuild it.  Raises 42704 for an unknown name. */
+extern Oid rollup_owner(const char *name);
+
+/* Makes the row of projection "sessions" at first use.  Writes nothing when it is there. */
+extern void session_prepare(void);
+
 /*
- * Brings every projection to "tick".  own_transactions: commit after each
- * (CALL at top level, workers); else each is a subtransaction.  wait: wait for
- * projections that somebody else is folding, instead of skipping them.
+ * Brings every projection to "tick".  own_transactions: each commits by itself (CALL at top
+ * level, workers); called with a transaction open or without one, and leaves it so.  Else each is a
+ * subtransaction.  wait: wait for projections that somebody else is folding, and
+ * try those that failed a moment ago, instead of skipping them.
  */
 extern void projection_fold_all(int64 tick, bool own_transactions, bool wait);
+
+/*
+ * Carries out backfills and rebuilds of every projection until there is nothing left to do, with
+ * the same conventions.  A build that fails is a WARNING.
+ */
+extern void projection_build_all(bool own_transactions);
 
 #endif

@@ -2,7 +2,7 @@
  * tick.h
  *		Cuts the log into ticks: numbers batches in the order in which they became visible.
  *
- * The tick lock, LockPage(behavior.tick, 0, Exclusive), is taken before the snapshot:
+ * The tick lock, number 0 on behavior.tick (core/lock.h), exclusive, is taken before the snapshot:
  * whoever holds it numbers.  See tick.c for how batches are found without a
  * queue.
  */
@@ -13,7 +13,7 @@
 
 #include "log/batch_set.h"
 
-#define TICK_ALL	PG_INT64_MAX	/* "up to": those not yet numbered as well */
+#define TICK_ALL PG_INT64_MAX /* "up to": those not yet numbered as well */
 
 /*
  * Cuts a tick when batches with accepted events wait, in the caller's
@@ -21,6 +21,12 @@
  * returns -1 when somebody else holds the tick lock.
  */
 extern int64 tick_cut(bool wait);
+
+/*
+ * Brings the BRIN indexes of the partitions that this backend's last cut found events in up to
+ * date. In a transaction of its own, or the caller's.
+ */
+extern void tick_summarize(void);
 
 /* Batches of ticks after_tick < tick <= upto_tick, as "snapshot" sees them. */
 extern BatchSet *tick_batches(Snapshot snapshot, int64 after_tick, int64 upto_tick);

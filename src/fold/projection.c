@@ -1,0 +1,343 @@
+/*
+ * projection.c
+ *		Brings everything that is folded from the log to a tick.
+ *
+ * One projection, one step: lock its row, read the events of the ticks that it lacks
+ * (at most TICK_EVENTS_CHUNK events' worth of ticks, at least one tick), fold
+ * them, advance its progress.  All of a step is one subtransaction, so that what
+ * fails leaves nothing but the note that it failed; with own_transactions it
+ * is committed before the next step begins.
+ *
+ * The row lock is the projection's lock: it is taken before the snapshot under
+ * which the fold reads, so two folders never see the same progress.
+ */
+#include "postgres.h"
+
+#include "access/xact.h"
+#include "catalog/pg_type.h"
+#include "executor/spi.h"
+#include "fmgr.h"
+#include "miscadmin.h"
+#include "utils/acl.h"
+#include "utils/builtins.h"
+#include "utils/memutils.h"
+#include "utils/resowner.h"
+#include "utils/snapmgr.h"
+
+#include "core/catalog.h"
+#include "core/compat.h"
+#include "core/spi.h"
+#include "core/transaction.h"
+#include "fold/projection.h"
+#include "fold/tick_events.h"
+
+#define SESSIONS "sessions"
+
+typedef enum StepResult
+{
+	STEP_DONE, /* nothing left to fold, or not ours to fold now */
+	STEP_MORE,
+	STEP_FAILED
+} StepResult;
+
+typedef struct Fold
+{
+	const char *name;
+	bool is_session;
+} Fold;
+
+PG_FUNCTION_INFO_V1(behavior_rebuild);
+
+/* Those that lag; the ones that lag least first, since they share what the cut has just read. */
+static const char *const list_lagging =
+	"SELECT name, kind = 'session' FROM behavior._projection "
+	"WHERE kind IN ('session', 'rollup') AND state <> 'backfilling' AND tick_id < $1"
+	" AND ($2 OR attempts = 0"
+	" OR failed_at + least(interval '1 second' * 2 ^ least(attempts, 10), interval '5 minutes') <= clock_timestamp()) "
+	"ORDER BY tick_id DESC, kind DESC, name";
+
+static const char *const lock_waiting =
+	"SELECT tick_id FROM behavior._projection WHERE name = $1 AND state <> 'backfilling' FOR UPDATE";
+static const char *const lock_skipping =
+	"SELECT tick_id FROM behavior._projection WHERE name = $1 AND state <> 'backfilling' FOR UPDATE SKIP LOCKED";
+
+static const char *const choose_ticks =
+	"SELECT max(tick_id) FROM ("
+	"SELECT tick_id, sum(events) OVER (ORDER BY tick_id) AS total FROM ("
+	"SELECT tick_id, events FROM behavior.tick WHERE tick_id > $1 AND tick_id <= $2 ORDER BY tick_id LIMIT 10000) t) t "
+	"WHERE total <= $3 OR tick_id = $1 + 1";
+
+static const char *const advance =
+	"UPDATE behavior._projection SET tick_id = $2, state = 'current', attempts = 0, error = NULL, failed_at = NULL "
+	"WHERE name = $1";
+
+static const char *const note_failure =
+	"UPDATE behavior._projection SET state = 'failing', attempts = attempts + 1, error = $2, failed_at = clock_timestamp() "
+	"WHERE name = (SELECT name FROM behavior._projection WHERE name = $1 FOR UPDATE SKIP LOCKED)";
+
+/* The single value of the single row that the last statement returned; *isnull when there is no
+ * row. */
+static int64
+spi_int64(bool *isnull)
+{
+	*isnull = true;
+	if (SPI_processed == 0)
+		return 0;
+	return DatumGetInt64(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, isnull));
+}
+
+/* Runs one statement as the extension's owner and returns its single bigint. */
+static int64
+run_int64(const char *sql, int expected, int nargs, const Oid *types, const Datum *values,
+		  bool *isnull)
+{
+	SecureContext secure;
+	int64 result;
+
+	SPI_connect();
+	secure_begin(&secure, behavior_owner());
+	spi_exec(sql, expected, false, nargs, types, values, NULL);
+	result = spi_int64(isnull);
+	secure_end(&secure);
+	SPI_finish();
+	return result;
+}
+
+/* TickEventsCallback */
+static void
+fold_events(const TickEvents *events, void *arg)
+{
+	Fold *fold = arg;
+
+	if (fold->is_session)
+		session_fold(fold->name, events);
+	else
+		rollup_fold(fold->name, events);
+	CommandCounterIncrement();
+}
+
+/* One step of one projection, in a subtransaction that the caller has begun. */
+static StepResult
+fold_step(Fold *fold, int64 tick, bool wait)
+{
+	Oid types[3] = {TEXTOID, INT8OID, INT8OID};
+	Datum values[3] = {CStringGetTextDatum(fold->name)};
+	Oid tick_types[3] = {INT8OID, INT8OID, INT8OID};
+	Snapshot snapshot;
+	int64 progress;
+	int64 upto;
+	bool isnull;
+
+	progress =
+		run_int64(wait ? lock_waiting : lock_skipping, SPI_OK_SELECT, 1, types, values, &isnull);
+	if (isnull || progress >= tick)
+		return STEP_DONE;
+
+	upto = tick;
+	if (tick > progress + 1)
+	{
+		Datum args[3] = {Int64GetDatum(progress), Int64GetDatum(tick),
+						 Int64GetDatum(TICK_EVENTS_CHUNK)};
+
+		upto = run_int64(choose_ticks, SPI_OK_SELECT, 3, tick_types, args, &isnull);
+		if (isnull)
+			upto = tick;
+	}
+
+	snapshot = RegisterSnapshot(GetLatestSnapshot());
+	PushActiveSnapshot(snapshot);
+	tick_events_each(progress, upto, snapshot, fold_events, fold);
+	PopActiveSnapshot();
+	UnregisterSnapshot(snapshot);
+
+	values[1] = Int64GetDatum(upto);
+	run_int64(advance, SPI_OK_UPDATE, 2, types, values, &isnull);
+	return upto < tick ? STEP_MORE : STEP_DONE;
+}
+
+/* Errors that are not the projection's: the statement itself is to end. */
+static bool
+ends_statement(int sqlstate)
+{
+	return sqlstate == ERRCODE_QUERY_CANCELED || sqlstate == ERRCODE_ADMIN_SHUTDOWN ||
+		   sqlstate == ERRCODE_CRASH_SHUTDOWN || sqlstate == ERRCODE_IDLE_SESSION_TIMEOUT;
+}
+
+/* Reports that a projection failed, and notes it with the projection. */
+static void
+report_failure(const char *name, const ErrorData *edata)
+{
+	Oid types[2] = {TEXTOID, TEXTOID};
+	Datum values[2] = {CStringGetTextDatum(name), CStringGetTextDatum(edata->message)};
+	bool isnull;
+
+	ereport(
+		WARNING,
+		(errcode(edata->sqlerrcode),
+		 errmsg("projection \"%s\" could not be folded: %s", name, edata->message),
+		 edata->detail ? errdetail("%s", edata->detail) : 0,
+		 edata->context ? errcontext("%s", edata->context) : 0,
+		 errhint(
+			 "The other projections go on; this one is tried again.  See behavior.projection.")));
+	run_int64(note_failure, SPI_OK_UPDATE, 2, types, values, &isnull);
+}
+
+static StepResult
+fold_step_guarded(Fold *fold, int64 tick, bool wait)
+{
+	MemoryContext context = CurrentMemoryContext;
+	ResourceOwner owner = CurrentResourceOwner;
+	ErrorData *edata = NULL;
+	StepResult result = STEP_FAILED;
+
+	BeginInternalSubTransaction(NULL);
+	MemoryContextSwitchTo(context);
+	PG_TRY();
+	{
+		result = fold_step(fold, tick, wait);
+		ReleaseCurrentSubTransaction();
+		MemoryContextSwitchTo(context);
+		CurrentResourceOwner = owner;
+	}
+	PG_CATCH();
+	{
+		MemoryContextSwitchTo(context);
+		edata = CopyErrorData();
+		FlushErrorState();
+		RollbackAndReleaseCurrentSubTransaction();
+		MemoryContextSwitchTo(context);
+		CurrentResourceOwner = owner;
+	}
+	PG_END_TRY();
+
+	if (edata != NULL)
+	{
+		if (ends_statement(edata->sqlerrcode))
+			ReThrowError(edata);
+		report_failure(fold->name, edata);
+		FreeErrorData(edata);
+	}
+	return result;
+}
+
+/* The projections that lag, as a list of Fold in the current context. */
+static List *
+lagging(int64 tick, bool wait)
+{
+	MemoryContext context = CurrentMemoryContext;
+	Oid types[2] = {INT8OID, BOOLOID};
+	Datum values[2] = {Int64GetDatum(tick), BoolGetDatum(wait)};
+	SecureContext secure;
+	List *folds = NIL;
+
+	SPI_connect();
+	secure_begin(&secure, behavior_owner());
+	spi_exec(list_lagging, SPI_OK_SELECT, false, 2, types, values, NULL);
+	for (uint64 i = 0; i < SPI_processed; i++)
+	{
+		HeapTuple tuple = SPI_tuptable->vals[i];
+		TupleDesc desc = SPI_tuptable->tupdesc;
+		MemoryContext spi_context = MemoryContextSwitchTo(context);
+		Fold *fold = palloc(sizeof(Fold));
+		bool isnull;
+
+		fold->name = TextDatumGetCString(SPI_getbinval(tuple, desc, 1, &isnull));
+		fold->is_session = DatumGetBool(SPI_getbinval(tuple, desc, 2, &isnull));
+		folds = lappend(folds, fold);
+		MemoryContextSwitchTo(spi_context);
+	}
+	secure_end(&secure);
+	SPI_finish();
+	return folds;
+}
+
+static void
+fold_all(int64 tick, bool own_transactions, bool wait, MemoryContext context)
+{
+	List *folds = lagging(tick, wait);
+	ListCell *lc;
+
+	if (own_transactions)
+		next_transaction();
+	foreach (lc, folds)
+	{
+		StepResult result;
+
+		do
+		{
+			CHECK_FOR_INTERRUPTS();
+			MemoryContextSwitchTo(context);
+			result = fold_step_guarded(lfirst(lc), tick, wait);
+			if (own_transactions)
+				next_transaction();
+		} while (result == STEP_MORE);
+	}
+}
+
+void
+projection_fold_all(int64 tick, bool own_transactions, bool wait)
+{
+	bool in_transaction = IsTransactionState();
+	MemoryContext old_context = CurrentMemoryContext;
+	MemoryContext context;
+
+	if (!in_transaction)
+		start_transaction();
+	context = AllocSetContextCreate(own_transactions ? TopMemoryContext : CurrentMemoryContext,
+									"behavior projections", ALLOCSET_DEFAULT_SIZES);
+	MemoryContextSwitchTo(context);
+	PG_TRY();
+	{
+		fold_all(tick, own_transactions, wait, context);
+	}
+	PG_FINALLY();
+	{
+		tick_events_forget();
+		MemoryContextSwitchTo(TopMemoryContext);
+		MemoryContextDelete(context);
+	}
+	PG_END_TRY();
+
+	if (!in_transaction)
+		CommitTransactionCommand();
+	/* The caller's context, unless it belonged to the transaction that has just ended. */
+	MemoryContextSwitchTo(own_transactions && in_transaction && !SPI_inside_nonatomic_context()
+							  ? CurTransactionContext
+							  : old_context);
+}
+
+/*
+ * behavior.rebuild(projection text) returns void
+ *
+ * Marks a projection; tick() and the workers build it anew beside the old state.  For the
+ * projection's owner: that of the rollup, or of the extension.  Raises 42704 for an unknown
+ * name, 42501 for somebody else.
+ */
+Datum
+behavior_rebuild(PG_FUNCTION_ARGS)
+{
+	char *name = text_to_cstring(PG_GETARG_TEXT_PP(0));
+	bool is_session = strcmp(name, SESSIONS) == 0;
+	Oid owner = is_session ? behavior_owner() : rollup_owner(name);
+	Oid types[1] = {TEXTOID};
+	Datum values[1] = {PG_GETARG_DATUM(0)};
+	bool isnull;
+
+	if (!has_privs_of_role(GetUserId(), owner) && !has_privs_of_role(GetUserId(), behavior_owner()))
+		ereport(ERROR, (errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+						errmsg("must be owner of projection \"%s\"", name)));
+
+	if (is_session)
+	{
+		session_prepare();
+		CommandCounterIncrement();
+		run_int64(
+			"UPDATE behavior._projection SET rebuild = true,"
+			" settings = settings || jsonb_build_object('next', behavior._session_settings()) WHERE name = $1",
+			SPI_OK_UPDATE, 1, types, values, &isnull);
+	}
+	else
+		run_int64("UPDATE behavior._projection SET rebuild = true WHERE name = $1", SPI_OK_UPDATE,
+				  1, types, values, &isnull);
+	PG_RETURN_VOID();
+}
