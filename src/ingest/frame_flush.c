@@ -52,7 +52,8 @@ event_from_row(const LogRow *row, const PendingEvent *pending, Event *event)
 {
 	memset(event, 0, sizeof(*event));
 	event->event_id = text_field(row, LOG_EVENT_ID);
-	event->source = text_field(row, LOG_SOURCE);
+	if (pending->given_source)
+		event->source = text_field(row, LOG_SOURCE);
 	event->type = text_field(row, LOG_TYPE);
 	event->user_id = text_field(row, LOG_USER_ID);
 	event->anonymous_id = text_field(row, LOG_ANONYMOUS_ID);
