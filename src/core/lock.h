@@ -23,7 +23,7 @@
 static inline void
 behavior_lock(Oid relid, uint16 number, LOCKMODE mode)
 {
-	LOCKTAG		tag;
+	LOCKTAG tag;
 
 	SET_LOCKTAG_OBJECT(tag, MyDatabaseId, RelationRelationId, relid, number);
 	(void) LockAcquire(&tag, mode, false, false);
@@ -33,7 +33,7 @@ behavior_lock(Oid relid, uint16 number, LOCKMODE mode)
 static inline bool
 behavior_lock_conditional(Oid relid, uint16 number, LOCKMODE mode)
 {
-	LOCKTAG		tag;
+	LOCKTAG tag;
 
 	SET_LOCKTAG_OBJECT(tag, MyDatabaseId, RelationRelationId, relid, number);
 	return LockAcquire(&tag, mode, false, true) != LOCKACQUIRE_NOT_AVAIL;
@@ -42,7 +42,7 @@ behavior_lock_conditional(Oid relid, uint16 number, LOCKMODE mode)
 static inline void
 behavior_unlock(Oid relid, uint16 number, LOCKMODE mode)
 {
-	LOCKTAG		tag;
+	LOCKTAG tag;
 
 	SET_LOCKTAG_OBJECT(tag, MyDatabaseId, RelationRelationId, relid, number);
 	(void) LockRelease(&tag, mode, false);

@@ -6,20 +6,21 @@
  * with the database's seed.  With it stand a fingerprint of the payload, which
  * tells a conflict from a duplicate, and the batch that has it.
  *
- * Claiming.  Keys are sorted into 64 buckets by their leading bits.  For each
- * bucket, ascending: take the switch lock shared, lock the bucket (core/lock.h,
- * Exclusive), read the list of generations with the latest snapshot, probe all of them
- * with a dirty snapshot; when a probe meets a key of an open transaction, let go of the bucket
- * and the switch, wait for that transaction, and start the bucket again; else
- * insert the new keys into the hot generation and let go of both.  So
- * no lock is held while waiting for a transaction, and two senders of the same
- * keys wait for each other instead of failing.  All these are heavyweight locks:
- * the deadlock detector sees them and an error releases them.
+ * Claiming.  Take the switch lock shared, read the list of generations as it is committed now and
+ * open their tables.  Keys are sorted into 64 buckets by their leading bits.  For each
+ * bucket, ascending: lock it, exclusive, and probe all generations with a dirty snapshot; when
+ * a probe meets a key of an open transaction, let go of the bucket, the tables and the switch,
+ * wait for that transaction, and start the bucket again; else insert the new
+ * keys into the hot generation and let go of the bucket.  So no lock is held while waiting for a
+ * transaction, and two senders of the same keys wait for each other instead of
+ * failing.  All these are heavyweight locks of core/lock.h: the deadlock detector sees
+ * them and an error releases them.
  *
- * Generations.  Pages 0..63 of _key as lock tags are buckets, page 64 is the
- * switch: shared while a flush inserts into the hot generation, exclusive for the
- * moment in which a new hot one replaces it.  Sealing, packing and
- * merging are in event_key_pack.c.
+ * Generations.  One is hot and takes inserts; a sealed one takes no more; a
+ * packed one is rows of sorted keys with a Bloom filter in front.  The list, its
+ * locks and its tables are in key_generation.h, looking a key up in key_set.h, the packed
+ * form in key_page.h, merging in event_key_pack.c, and when what is done in
+ * event_key_maintain.c.
  */
 #ifndef BEHAVIOR_EVENT_KEY_H
 #define BEHAVIOR_EVENT_KEY_H
@@ -28,34 +29,42 @@
 
 typedef enum KeyVerdict
 {
-	KEY_NEW,					/* claimed now */
-	KEY_DUPLICATE,				/* known, same fingerprint */
-	KEY_CONFLICT				/* known, another fingerprint */
+	KEY_NEW,	   /* claimed now */
+	KEY_DUPLICATE, /* known, same fingerprint */
+	KEY_CONFLICT   /* known, another fingerprint */
 } KeyVerdict;
 
 typedef struct EventKey
 {
-	uint8		key[16];
-	int64		fingerprint;
-	int32		ordinal;		/* position in the flush: of equal keys the lowest wins */
-	KeyVerdict	verdict;		/* out */
-	int64		batch_id;		/* out: of the batch that has the key */
+	uint8 key[16];
+	int64 fingerprint;
+	int32 ordinal;		/* position in the flush: of equal keys the lowest wins */
+	KeyVerdict verdict; /* out */
+	int64 batch_id;		/* out: of the batch that has the key */
 } EventKey;
 
 /* The key of an event, into key[16]. */
-extern void event_key_hash(const char *source, int source_length,
-						   const char *event_id, int event_id_length, uint8 *key);
+extern void event_key_hash(const char *source, int source_length, const char *event_id,
+						   int event_id_length, uint8 *key);
 
 /* Claims n keys for batch_id; fills verdict and batch_id of each.  Reorders the array. */
 extern void event_key_claim(EventKey *keys, int n, int64 batch_id);
 
-/* Looks a key up as the latest snapshot sees it, own transaction included; false when it is not there. */
+/* Looks a key up as the latest snapshot sees it, own transaction included; false when it is not
+ * there. */
 extern bool event_key_find(const uint8 *key, int64 *batch_id);
 
 /*
- * One step of maintenance, in transactions of its own making by the caller: seals the
- * hot generation when it is large enough, packs one sealed generation, merges
- * levels, drops generations that have left behavior.idempotency_window.  Returns true when there is more to do.
+ * One step of maintenance: seals the hot generation when it is large enough,
+ * packs sealed ones and merges levels, drops generations that have left
+ * behavior.idempotency_window, drops tables that are no longer needed.  Returns
+ * true when it did something: commit and call it again, for there may be more.
+ *
+ * A step holds the switch, or the new tables, until the transaction ends, so the
+ * transaction must be its own and short: call it first thing in one and commit right
+ * after.  Inside a transaction block or a subtransaction, in a transaction that has made a step
+ * already, in one that may not write, and while somebody else maintains, it does nothing and
+ * returns false.
  */
 extern bool event_key_maintain(void);
 

@@ -2,11 +2,12 @@
 -- pages of sorted keys with a Bloom filter in front.  See event_key.h for who may do what under which lock.
 CREATE TABLE behavior._key_generation (
 	generation			int PRIMARY KEY,
-	state				text NOT NULL CHECK (state IN ('hot', 'sealed', 'packed')),
+	state				text NOT NULL CHECK (state IN ('hot', 'sealed', 'packed', 'dropped')),
 	level				int NOT NULL DEFAULT 0,		-- 0: as it was written; 1, 2: merged
 	keys				bigint NOT NULL DEFAULT 0,	-- of a packed generation
-	sealed_xid			xid8,						-- when sealed: transactions older than this may still add to it
-	newest_received_at	timestamptz					-- newest key, known once sealed
+	filter_blocks		bigint NOT NULL DEFAULT 0,	-- of a packed generation: blocks of its Bloom filter
+	oldest_received_at	timestamptz NOT NULL,		-- no key in it was received before
+	newest_received_at	timestamptz					-- nor after; NULL while it is hot
 );
 SELECT pg_catalog.pg_extension_config_dump('behavior._key_generation', '');
 COMMENT ON TABLE behavior._key_generation IS 'generations of idempotency keys';
@@ -23,17 +24,36 @@ COMMENT ON TABLE behavior._key IS 'idempotency keys of the hot generation and of
 CREATE TABLE behavior._key_page (
 	first_key	uuid NOT NULL,
 	page		int NOT NULL,		-- 0 .. n-1 within the generation, in the order of the keys
-	keys		bytea NOT NULL,		-- see event_key_pack.c
+	keys		bytea NOT NULL,		-- see key_page.h
 	generation	int NOT NULL
 ) PARTITION BY LIST (generation);
+ALTER TABLE behavior._key_page ALTER keys SET STORAGE PLAIN;
 SELECT pg_catalog.pg_extension_config_dump('behavior._key_page', '');
 COMMENT ON TABLE behavior._key_page IS 'packed keys: a few hundred sorted ones a row';
 
 CREATE TABLE behavior._key_filter (
-	segment		int NOT NULL,		-- 0 .. n-1 within the generation
-	bits		bytea NOT NULL,
+	segment		int NOT NULL,		-- 0 .. n-1 within the generation: alone in the heap block of that number
+	bits		bytea NOT NULL,		-- see key_page.h
 	generation	int NOT NULL
 ) PARTITION BY LIST (generation);
+ALTER TABLE behavior._key_filter ALTER bits SET STORAGE PLAIN;
 SELECT pg_catalog.pg_extension_config_dump('behavior._key_filter', '');
 COMMENT ON TABLE behavior._key_filter IS 'blocked Bloom filter of each packed generation';
 REVOKE ALL ON behavior._key_generation, behavior._key, behavior._key_page, behavior._key_filter FROM PUBLIC;
+
+-- For tests.
+CREATE FUNCTION behavior._key_claim(source text, event_ids text[], fingerprints bigint[], batch_id bigint,
+	OUT ordinal int, OUT verdict text, OUT batch_id bigint) RETURNS SETOF record
+	LANGUAGE c VOLATILE STRICT PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'behavior__key_claim';
+REVOKE ALL ON FUNCTION behavior._key_claim(text, text[], bigint[], bigint) FROM PUBLIC;
+COMMENT ON FUNCTION behavior._key_claim(text, text[], bigint[], bigint) IS 'claims keys for a batch as a sending statement would; verdict: new, duplicate or conflict';
+
+CREATE FUNCTION behavior._key_find(source text, event_id text) RETURNS bigint
+	LANGUAGE c VOLATILE STRICT PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'behavior__key_find';
+REVOKE ALL ON FUNCTION behavior._key_find(text, text) FROM PUBLIC;
+COMMENT ON FUNCTION behavior._key_find(text, text) IS 'the batch that has a key, or NULL';
+
+CREATE FUNCTION behavior._key_maintain() RETURNS boolean
+	LANGUAGE c VOLATILE STRICT PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'behavior__key_maintain';
+REVOKE ALL ON FUNCTION behavior._key_maintain() FROM PUBLIC;
+COMMENT ON FUNCTION behavior._key_maintain() IS 'one step of maintenance of the key generations, alone in its transaction; true: commit and call again';

@@ -1,0 +1,384 @@
+/*
+ * event_key.c
+ *		Idempotency: claims (source, event_id) for a batch, at most once.
+ *
+ * The algorithm and its locks are described in event_key.h and key_generation.h.
+ *
+ * The switch is taken once a flush and kept over its buckets, not once a bucket:
+ * the list is then read and the tables are opened once.  Kept, it holds up a change of generations
+ *for the time of one flush at most, since whoever meets an open transaction lets go of everything
+ *before waiting.  Measured on PostgreSQL 15 with flushes of 4,096 keys: per bucket costs 0.25 us a
+ *key more (64 times the list and the opening of two relations).
+ *
+ * SERIALIZABLE: lists and keys are read with SnapshotSelf and dirty snapshots, which take
+ * no predicate locks, so no insert of a key can complete a cycle: a key
+ * never causes 40001.
+ */
+#include "postgres.h"
+
+#include "access/genam.h"
+#include "access/heapam.h"
+#include "access/htup_details.h"
+#include "access/xact.h"
+#include "catalog/index.h"
+#include "fmgr.h"
+#include "funcapi.h"
+#include "miscadmin.h"
+#include "port/pg_bswap.h"
+#include "storage/lmgr.h"
+#include "utils/array.h"
+#include "utils/builtins.h"
+#include "utils/memutils.h"
+#include "utils/rel.h"
+
+#include "core/hash.h"
+#include "core/instance.h"
+#include "core/lock.h"
+#include "ingest/event_key.h"
+#include "ingest/key_set.h"
+
+/* Rows that one heap_multi_insert gets. */
+#define INSERT_CHUNK 128
+
+/* Columns of behavior._key; fixed widths and no NULLs, so the data stands at fixed offsets. */
+#define KEY_COLUMNS		   4
+#define OFFSET_KEY		   0
+#define OFFSET_FINGERPRINT 16
+
+PG_FUNCTION_INFO_V1(behavior__key_claim);
+PG_FUNCTION_INFO_V1(behavior__key_find);
+
+static int
+compare_keys(const EventKey *a, const EventKey *b)
+{
+	uint64 left = key_leading(a->key);
+	uint64 right = key_leading(b->key);
+	int order;
+
+	if (left != right)
+		return left < right ? -1 : 1;
+	order = memcmp(a->key + 8, b->key + 8, KEY_BYTES - 8);
+	if (order != 0)
+		return order;
+	return (a->ordinal > b->ordinal) - (a->ordinal < b->ordinal);
+}
+
+#define ST_SORT			 sort_keys
+#define ST_ELEMENT_TYPE	 EventKey
+#define ST_COMPARE(a, b) compare_keys(a, b)
+#define ST_SCOPE		 static
+#define ST_DECLARE
+#define ST_DEFINE
+#include "lib/sort_template.h"
+
+void
+event_key_hash(const char *source, int source_length, const char *event_id, int event_id_length,
+			   uint8 *key)
+{
+	SipState state;
+	uint8 length[4];
+
+	sip_init(&state, instance_seed(), true);
+	for (int part = 0; part < 2; part++)
+	{
+		const char *text = part == 0 ? source : event_id;
+		uint32 bytes = part == 0 ? source_length : event_id_length;
+
+		for (int i = 0; i < 4; i++)
+			length[i] = (uint8) (bytes >> (8 * i));
+		sip_update(&state, length, sizeof(length));
+		sip_update(&state, text, bytes);
+	}
+	sip_final128(&state, key);
+}
+
+static inline int
+bucket_of(const EventKey *key)
+{
+	return key->key[0] / (256 / KEY_BUCKETS);
+}
+
+static inline bool
+same_key(const EventKey *a, const EventKey *b)
+{
+	return memcmp(a->key, b->key, KEY_BYTES) == 0;
+}
+
+/*
+ * Looks up a bucket's keys, of equal ones the first, in every generation.  Sets
+ * the verdict of those found; the others stay KEY_NEW.  Returns the open transaction that
+ * has one of them, if any: then the verdicts mean nothing yet.
+ *
+ * Generation by generation, so that the upper pages of one index stay in the processor's cache.
+ */
+static TransactionId
+probe_bucket(KeySet *set, EventKey *keys, int n)
+{
+	KeyFound found;
+
+	for (int i = 0; i < n; i++)
+		keys[i].verdict = KEY_NEW;
+	for (int m = 0; m < set->count; m++)
+	{
+		for (int i = 0; i < n; i++)
+		{
+			if (keys[i].verdict != KEY_NEW || (i > 0 && same_key(&keys[i], &keys[i - 1])) ||
+				!key_set_probe(set, &set->members[m], keys[i].key, &found))
+				continue;
+			if (TransactionIdIsValid(found.in_progress))
+				return found.in_progress;
+			keys[i].verdict =
+				found.fingerprint == keys[i].fingerprint ? KEY_DUPLICATE : KEY_CONFLICT;
+			keys[i].batch_id = found.batch_id;
+			/* Equal keys behind this one are compared with what is stored. */
+			for (int j = i + 1; j < n && same_key(&keys[j], &keys[i]); j++)
+			{
+				keys[j].verdict =
+					found.fingerprint == keys[j].fingerprint ? KEY_DUPLICATE : KEY_CONFLICT;
+				keys[j].batch_id = found.batch_id;
+			}
+		}
+	}
+	return InvalidTransactionId;
+}
+
+/* What inserting needs, made with the first new key of a flush and kept to its end. */
+typedef struct KeyWriter
+{
+	HeapTuple pattern; /* batch and generation filled in */
+	IndexInfo *index_info;
+	CommandId cid;
+	int slot_count;
+	TupleTableSlot *slots[INSERT_CHUNK];
+	const EventKey *pending[INSERT_CHUNK];
+	int pending_count;
+} KeyWriter;
+
+static KeyWriter *
+make_writer(KeySet *set, int64 batch_id)
+{
+	KeyWriter *writer = palloc0(sizeof(KeyWriter));
+	uint8 no_key[KEY_BYTES] = {0};
+	Datum values[KEY_COLUMNS] = {
+		PointerGetDatum(no_key),
+		Int64GetDatum(0),
+		Int64GetDatum(batch_id),
+		Int32GetDatum(set->hot->generation.generation),
+	};
+	bool nulls[KEY_COLUMNS] = {false};
+
+	writer->pattern = heap_form_tuple(RelationGetDescr(set->hot->heap), values, nulls);
+	writer->index_info = BuildIndexInfo(set->hot->index);
+	writer->cid = GetCurrentCommandId(true);
+	return writer;
+}
+
+static void
+free_writer(KeyWriter *writer)
+{
+	for (int i = 0; i < writer->slot_count; i++)
+		ExecDropSingleTupleTableSlot(writer->slots[i]);
+	pfree(writer);
+}
+
+/* Writes the keys that are pending to the hot generation and its index. */
+static void
+flush_writer(KeySet *set, KeyWriter *writer)
+{
+	Relation heap = set->hot->heap;
+	int n = writer->pending_count;
+
+	for (int i = 0; i < n; i++)
+	{
+		HeapTuple tuple = heap_copytuple(writer->pattern);
+		char *data = (char *) tuple->t_data + tuple->t_data->t_hoff;
+
+		memcpy(data + OFFSET_KEY, writer->pending[i]->key, KEY_BYTES);
+		memcpy(data + OFFSET_FINGERPRINT, &writer->pending[i]->fingerprint, sizeof(int64));
+		if (i == writer->slot_count)
+			writer->slots[writer->slot_count++] =
+				MakeSingleTupleTableSlot(RelationGetDescr(heap), &TTSOpsHeapTuple);
+		ExecStoreHeapTuple(tuple, writer->slots[i], true);
+	}
+
+	/*
+	 * No bulk insert state: its ring would push out pages that the next flush wants
+	 * to probe.  No free space map: nothing is ever freed here.
+	 */
+	heap_multi_insert(heap, writer->slots, n, writer->cid, HEAP_INSERT_SKIP_FSM, NULL);
+	for (int i = 0; i < n; i++)
+	{
+		Datum value = PointerGetDatum(writer->pending[i]->key);
+		bool isnull = false;
+
+		index_insert(set->hot->index, &value, &isnull, &writer->slots[i]->tts_tid, heap,
+					 UNIQUE_CHECK_NO, false, writer->index_info);
+		ExecClearTuple(writer->slots[i]);
+	}
+	writer->pending_count = 0;
+}
+
+/* Writes a bucket's new keys and settles those that are in the bucket twice. */
+static void
+insert_bucket(KeySet *set, KeyWriter *writer, EventKey *keys, int n, int64 batch_id)
+{
+	for (int i = 0; i < n; i++)
+	{
+		int first = i;
+
+		if (keys[i].verdict != KEY_NEW)
+			continue;
+		keys[i].batch_id = batch_id;
+		writer->pending[writer->pending_count++] = &keys[i];
+		for (; i + 1 < n && same_key(&keys[i + 1], &keys[first]); i++)
+		{
+			keys[i + 1].verdict =
+				keys[i + 1].fingerprint == keys[first].fingerprint ? KEY_DUPLICATE : KEY_CONFLICT;
+			keys[i + 1].batch_id = batch_id;
+		}
+		if (writer->pending_count == INSERT_CHUNK)
+			flush_writer(set, writer);
+	}
+	if (writer->pending_count > 0)
+		flush_writer(set, writer);
+}
+
+void
+event_key_claim(EventKey *keys, int n, int64 batch_id)
+{
+	KeySet *set = NULL;
+	KeyWriter *writer = NULL;
+	int start = 0;
+
+	sort_keys(keys, n);
+	while (start < n)
+	{
+		int bucket = bucket_of(&keys[start]);
+		int end = start + 1;
+		TransactionId in_progress;
+
+		while (end < n && bucket_of(&keys[end]) == bucket)
+			end++;
+
+		if (set == NULL)
+			set = key_set_open(true);
+		behavior_lock(set->lock_relid, bucket, ExclusiveLock);
+		in_progress = probe_bucket(set, keys + start, end - start);
+		if (!TransactionIdIsValid(in_progress))
+		{
+			if (writer == NULL)
+				writer = make_writer(set, batch_id);
+			insert_bucket(set, writer, keys + start, end - start, batch_id);
+			start = end;
+		}
+		behavior_unlock(set->lock_relid, bucket, ExclusiveLock);
+
+		if (TransactionIdIsValid(in_progress))
+		{
+			/* Nothing of ours is held while waiting, and the list may change meanwhile. */
+			if (writer != NULL)
+				free_writer(writer);
+			writer = NULL;
+			key_set_close(set);
+			set = NULL;
+			XactLockTableWait(in_progress, NULL, NULL, XLTW_None);
+		}
+		CHECK_FOR_INTERRUPTS();
+	}
+	if (writer != NULL)
+		free_writer(writer);
+	if (set != NULL)
+		key_set_close(set);
+}
+
+bool
+event_key_find(const uint8 *key, int64 *batch_id)
+{
+	KeySet *set = key_set_open(false);
+	KeyFound found;
+	bool result = false;
+
+	for (int m = 0; m < set->count && !result; m++)
+		result = key_set_probe(set, &set->members[m], key, &found);
+	if (result)
+		*batch_id = found.batch_id;
+	key_set_close(set);
+	return result;
+}
+
+static int
+compare_ordinals(const void *a, const void *b)
+{
+	int32 left = ((const EventKey *) a)->ordinal;
+	int32 right = ((const EventKey *) b)->ordinal;
+
+	return (left > right) - (left < right);
+}
+
+/*
+ * _key_claim(source text, event_ids text[], fingerprints bigint[], batch_id bigint)
+ *		Claims keys as a flush would; for tests.
+ */
+Datum
+behavior__key_claim(PG_FUNCTION_ARGS)
+{
+	static const char *const verdicts[] = {"new", "duplicate", "conflict"};
+	text *source = PG_GETARG_TEXT_PP(0);
+	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
+	Datum *ids;
+	Datum *fingerprints;
+	int id_count;
+	int fingerprint_count;
+	EventKey *keys;
+
+	deconstruct_array(PG_GETARG_ARRAYTYPE_P(1), TEXTOID, -1, false, TYPALIGN_INT, &ids, NULL,
+					  &id_count);
+	deconstruct_array(PG_GETARG_ARRAYTYPE_P(2), INT8OID, 8, FLOAT8PASSBYVAL, TYPALIGN_DOUBLE,
+					  &fingerprints, NULL, &fingerprint_count);
+	if (id_count != fingerprint_count)
+		ereport(ERROR, (errcode(ERRCODE_ARRAY_SUBSCRIPT_ERROR),
+						errmsg("there are %d event ids but %d fingerprints", id_count,
+							   fingerprint_count)));
+
+	InitMaterializedSRF(fcinfo, 0);
+	keys = palloc(Max(id_count, 1) * sizeof(EventKey));
+	for (int i = 0; i < id_count; i++)
+	{
+		text *id = DatumGetTextPP(ids[i]);
+
+		event_key_hash(VARDATA_ANY(source), VARSIZE_ANY_EXHDR(source), VARDATA_ANY(id),
+					   VARSIZE_ANY_EXHDR(id), keys[i].key);
+		keys[i].fingerprint = DatumGetInt64(fingerprints[i]);
+		keys[i].ordinal = i + 1;
+	}
+	event_key_claim(keys, id_count, PG_GETARG_INT64(3));
+	qsort(keys, id_count, sizeof(EventKey), compare_ordinals);
+	for (int i = 0; i < id_count; i++)
+	{
+		Datum values[3] = {
+			Int32GetDatum(keys[i].ordinal),
+			CStringGetTextDatum(verdicts[keys[i].verdict]),
+			Int64GetDatum(keys[i].batch_id),
+		};
+		bool row_nulls[3] = {false};
+
+		tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, values, row_nulls);
+	}
+	return (Datum) 0;
+}
+
+/* _key_find(source text, event_id text): the batch that has the key, or NULL; for tests. */
+Datum
+behavior__key_find(PG_FUNCTION_ARGS)
+{
+	text *source = PG_GETARG_TEXT_PP(0);
+	text *id = PG_GETARG_TEXT_PP(1);
+	uint8 key[KEY_BYTES];
+	int64 batch_id;
+
+	event_key_hash(VARDATA_ANY(source), VARSIZE_ANY_EXHDR(source), VARDATA_ANY(id),
+				   VARSIZE_ANY_EXHDR(id), key);
+	if (!event_key_find(key, &batch_id))
+		PG_RETURN_NULL();
+	PG_RETURN_INT64(batch_id);
+}

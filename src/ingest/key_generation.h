@@ -1,0 +1,89 @@
+/*
+ * key_generation.h
+ *		The list of key generations and the tables that hold them.
+ *
+ * Internal to event_key*.c.  A generation is a row of behavior._key_generation
+ * and one partition of behavior._key (hot, sealed), or one of behavior._key_page and one of
+ * behavior._key_filter (packed), named after its number.
+ *
+ * Locks, all of core/lock.h on behavior._key, in the order in which they are taken:
+ *
+ * KEY_LOCK_MAINTENANCE	exclusive, to the end of the transaction: one maintainer at a time.
+ * KEY_LOCK_FIRST_USE	exclusive, to the end of the transaction: makes what exists once.
+ * KEY_LOCK_SWITCH		shared while a flush uses the list and the tables in it,
+ *						let go before it waits for a transaction.  Exclusive, to
+ *						the end of a short transaction, for whoever changes the list.
+ *						So whoever holds it shared sees the list at rest.
+ * 0 .. KEY_BUCKETS - 1	exclusive: the keys with these leading bits.  A holder
+ *						waits for nothing but buffers and file extension.
+ *
+ * A sender keeps RowExclusiveLock on the hot partition that it wrote to until
+ * its transaction ends: whoever gets ShareLock on a sealed one knows that no open
+ * transaction has keys there.
+ */
+#ifndef BEHAVIOR_KEY_GENERATION_H
+#define BEHAVIOR_KEY_GENERATION_H
+
+#include "datatype/timestamp.h"
+#include "storage/itemptr.h"
+#include "utils/relcache.h"
+#include "utils/snapshot.h"
+
+#define KEY_BUCKETS			 64
+#define KEY_LOCK_SWITCH		 64
+#define KEY_LOCK_FIRST_USE	 65
+#define KEY_LOCK_MAINTENANCE 66
+
+typedef enum KeyState
+{
+	KEY_STATE_HOT,	  /* takes inserts */
+	KEY_STATE_SEALED, /* takes no more; open transactions may have keys in it */
+	KEY_STATE_PACKED, /* rows of sorted keys and a filter; all committed */
+	KEY_STATE_DROPPED /* no longer looked at; its tables are to go */
+} KeyState;
+
+typedef struct KeyGeneration
+{
+	int generation;
+	KeyState state;
+	int level;						/* of a packed one: 1 or 2 */
+	int64 keys;						/* of a packed one */
+	int64 filter_blocks;			/* of a packed one: Bloom filter blocks */
+	TimestampTz oldest_received_at; /* no key in it was received before */
+	TimestampTz newest_received_at; /* nor after; DT_NOEND while it is hot */
+	ItemPointerData tid;			/* of its row */
+} KeyGeneration;
+
+/* Which table of a generation. */
+typedef enum KeyTable
+{
+	KEY_TABLE_KEY,
+	KEY_TABLE_PAGE,
+	KEY_TABLE_FILTER
+} KeyTable;
+
+/* The list, ascending, in the current memory context.  NULL snapshot: SnapshotSelf. */
+extern KeyGeneration *key_generation_list(Snapshot snapshot, int *count);
+
+/* Makes the first generation in the caller's transaction, unless somebody else just did. */
+extern void key_generation_first_use(void);
+
+/* Writes a new row; changes one; removes one.  Under the switch, exclusive, or for the first. */
+extern void key_generation_insert(const KeyGeneration *row);
+extern void key_generation_update(KeyGeneration *row);
+extern void key_generation_delete(KeyGeneration *row);
+
+/* OID of a generation's table, InvalidOid when there is none. */
+extern Oid key_table_oid(KeyTable table, int generation);
+
+/* OID of the one index of such a table, InvalidOid while a restore has not made it yet. */
+extern Oid key_table_index_oid(Relation rel);
+
+/* Makes and attaches an empty table; its index is made by key_table_make_index(). */
+extern Oid key_table_make(KeyTable table, int generation);
+extern void key_table_make_index(KeyTable table, int generation);
+
+/* Drops a generation's tables; false, with nothing done, when a reader's lock is in the way. */
+extern bool key_table_drop_all(int generation);
+
+#endif

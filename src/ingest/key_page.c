@@ -1,0 +1,178 @@
+/*
+ * key_page.c
+ *		Pages of packed keys: writing, opening, searching.  The layout is in key_page.h.
+ */
+#include "postgres.h"
+
+#include "ingest/key_page.h"
+
+StaticAssertDecl(BLCKSZ >= 8192, "a page of keys is made for heap pages of 8 kB");
+
+static inline void
+store_le(uint8 *to, uint64 value, int bytes)
+{
+	for (int i = 0; i < bytes; i++, value >>= 8)
+		to[i] = (uint8) value;
+}
+
+static inline uint64
+load_le(const uint8 *from, int bytes)
+{
+	uint64 value = 0;
+
+	for (int i = bytes - 1; i >= 0; i--)
+		value = value << 8 | from[i];
+	return value;
+}
+
+static inline size_t
+page_length(int keys, int prefix_bytes, int delta_bytes)
+{
+	return KEY_PAGE_HEADER_BYTES + prefix_bytes +
+		   (size_t) keys * (KEY_BYTES - prefix_bytes + 8 + delta_bytes);
+}
+
+void
+key_page_open(KeyPage *page, const uint8 *data, size_t length)
+{
+	if (length >= KEY_PAGE_HEADER_BYTES)
+	{
+		page->prefix_bytes = data[1];
+		page->delta_bytes = data[2];
+		page->keys = (int) load_le(data + 4, 4);
+		page->first_batch_id = (int64) load_le(data + 8, 8);
+	}
+	if (length < KEY_PAGE_HEADER_BYTES || data[0] != 1 || page->prefix_bytes > KEY_BYTES ||
+		page->delta_bytes > 8 || page->keys <= 0 || page->keys > KEY_PAGE_MAX_KEYS ||
+		length != page_length(page->keys, page->prefix_bytes, page->delta_bytes))
+		ereport(ERROR, (errcode(ERRCODE_DATA_CORRUPTED),
+						errmsg("a row of behavior._key_page does not hold a page of keys")));
+	page->prefix = data + KEY_PAGE_HEADER_BYTES;
+	page->suffixes = page->prefix + page->prefix_bytes;
+	page->fingerprints = page->suffixes + page->keys * (KEY_BYTES - page->prefix_bytes);
+	page->deltas = page->fingerprints + page->keys * 8;
+}
+
+int
+key_page_find(const KeyPage *page, const uint8 *key)
+{
+	int stride = KEY_BYTES - page->prefix_bytes;
+	const uint8 *suffix = key + page->prefix_bytes;
+	int low = 0;
+	int high = page->keys - 1;
+
+	if (memcmp(page->prefix, key, page->prefix_bytes) != 0)
+		return -1;
+	while (low <= high)
+	{
+		int middle = (low + high) / 2;
+		int order = memcmp(page->suffixes + middle * stride, suffix, stride);
+
+		if (order == 0)
+			return middle;
+		if (order < 0)
+			low = middle + 1;
+		else
+			high = middle - 1;
+	}
+	return -1;
+}
+
+void
+key_page_key(const KeyPage *page, int index, uint8 *key)
+{
+	int stride = KEY_BYTES - page->prefix_bytes;
+
+	memcpy(key, page->prefix, page->prefix_bytes);
+	memcpy(key + page->prefix_bytes, page->suffixes + index * stride, stride);
+}
+
+int64
+key_page_fingerprint(const KeyPage *page, int index)
+{
+	return (int64) load_le(page->fingerprints + index * 8, 8);
+}
+
+int64
+key_page_batch_id(const KeyPage *page, int index)
+{
+	return page->first_batch_id +
+		   (int64) load_le(page->deltas + index * page->delta_bytes, page->delta_bytes);
+}
+
+static int
+bytes_needed(uint64 value)
+{
+	int bytes = 0;
+
+	for (; value != 0; value >>= 8)
+		bytes++;
+	return bytes;
+}
+
+static int
+shared_bytes(const uint8 *a, const uint8 *b)
+{
+	int n = 0;
+
+	while (n < KEY_BYTES && a[n] == b[n])
+		n++;
+	return n;
+}
+
+bool
+key_page_add(KeyPageBuilder *builder, const PackedKey *entry)
+{
+	int prefix_bytes = KEY_BYTES;
+	int64 min_batch_id = entry->batch_id;
+	int64 max_batch_id = entry->batch_id;
+
+	if (builder->keys > 0)
+	{
+		/* Keys ascend, so what the first and the last share, all share. */
+		prefix_bytes = shared_bytes(builder->entries[0].key, entry->key);
+		min_batch_id = Min(builder->min_batch_id, min_batch_id);
+		max_batch_id = Max(builder->max_batch_id, max_batch_id);
+	}
+	if (builder->keys == KEY_PAGE_MAX_KEYS ||
+		page_length(builder->keys + 1, prefix_bytes,
+					bytes_needed((uint64) max_batch_id - (uint64) min_batch_id)) > KEY_PAGE_BYTES)
+		return false;
+
+	builder->entries[builder->keys++] = *entry;
+	builder->prefix_bytes = prefix_bytes;
+	builder->min_batch_id = min_batch_id;
+	builder->max_batch_id = max_batch_id;
+	return true;
+}
+
+size_t
+key_page_finish(KeyPageBuilder *builder, uint8 *data)
+{
+	int keys = builder->keys;
+	int prefix = builder->prefix_bytes;
+	int stride = KEY_BYTES - prefix;
+	int width = bytes_needed((uint64) builder->max_batch_id - (uint64) builder->min_batch_id);
+	uint8 *suffixes = data + KEY_PAGE_HEADER_BYTES + prefix;
+	uint8 *fingerprints = suffixes + keys * stride;
+	uint8 *deltas = fingerprints + keys * 8;
+
+	data[0] = 1;
+	data[1] = (uint8) prefix;
+	data[2] = (uint8) width;
+	data[3] = 0;
+	store_le(data + 4, keys, 4);
+	store_le(data + 8, (uint64) builder->min_batch_id, 8);
+	memcpy(data + KEY_PAGE_HEADER_BYTES, builder->entries[0].key, prefix);
+	for (int i = 0; i < keys; i++)
+	{
+		const PackedKey *entry = &builder->entries[i];
+
+		memcpy(suffixes + i * stride, entry->key + prefix, stride);
+		store_le(fingerprints + i * 8, (uint64) entry->fingerprint, 8);
+		store_le(deltas + i * width, (uint64) entry->batch_id - (uint64) builder->min_batch_id,
+				 width);
+	}
+	builder->keys = 0;
+	return page_length(keys, prefix, width);
+}

@@ -1,0 +1,350 @@
+/*
+ * key_set.c
+ *		The live generations, opened for looking keys up.
+ *
+ * A hot or sealed generation is probed through its B-tree with a dirty snapshot: what is
+ * aborted or rolled back to a savepoint is skipped, the own transaction's keys are found
+ * whatever subtransaction wrote them, and a key of somebody else's open
+ * transaction comes back with that transaction.  A packed one is asked through its filter, one
+ *buffer and no index, and only where that says "perhaps" is the page with the key looked up.
+ *
+ * On a standby the switch of the primary cannot be had.  There the list is read
+ * with an MVCC snapshot, and a table that is gone by the time it is opened sends us back to the
+ *list.
+ */
+#include "postgres.h"
+
+#include "access/htup_details.h"
+#include "access/table.h"
+#include "access/tableam.h"
+#include "access/xact.h"
+#include "access/xlog.h"
+#include "storage/bufmgr.h"
+#include "utils/fmgroids.h"
+#include "utils/inval.h"
+#include "utils/memutils.h"
+#include "utils/rel.h"
+#include "utils/snapmgr.h"
+#include "utils/uuid.h"
+
+#include "core/catalog.h"
+#include "core/compat.h"
+#include "core/lock.h"
+#include "ingest/key_set.h"
+
+/* Columns of behavior._key and behavior._key_page. */
+#define ATT_KEY			1
+#define ATT_FINGERPRINT 2
+#define ATT_BATCH_ID	3
+#define ATT_PAGE_KEYS	3
+
+/* A segment's row, up to its bits: segment, then the length word of the bytea. */
+#define SEGMENT_BITS_OFFSET (sizeof(int32) + VARHDRSZ)
+
+static void
+report_restore(const char *name)
+{
+	ereport(ERROR, (errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+					errmsg("behavior cannot take events yet: \"%s\" has no index", name),
+					errhint("Wait until the restore of this database has ended.")));
+}
+
+/* Opens a generation's table; NULL when it is gone, which only a standby may see. */
+static Relation
+open_table(KeyTable table, int generation, LOCKMODE mode)
+{
+	Oid relid = key_table_oid(table, generation);
+	Relation rel = OidIsValid(relid) ? try_table_open(relid, mode) : NULL;
+
+	if (rel == NULL && !RecoveryInProgress())
+		ereport(ERROR, (errcode(ERRCODE_DATA_CORRUPTED),
+						errmsg("a table of key generation %d is missing", generation)));
+	return rel;
+}
+
+static bool
+open_member(KeySet *set, KeySetMember *member, const KeyGeneration *generation)
+{
+	bool packed = generation->state == KEY_STATE_PACKED;
+	bool writes = set->for_insert && generation->state == KEY_STATE_HOT;
+	Oid index;
+
+	member->generation = *generation;
+	member->segment = -1;
+	member->segment_buffer = InvalidBuffer;
+	member->heap = open_table(packed ? KEY_TABLE_PAGE : KEY_TABLE_KEY, generation->generation,
+							  writes ? RowExclusiveLock : AccessShareLock);
+	if (member->heap == NULL)
+		return false;
+	index = key_table_index_oid(member->heap);
+	if (!OidIsValid(index))
+		report_restore(RelationGetRelationName(member->heap));
+	member->index = index_open(index, writes ? RowExclusiveLock : AccessShareLock);
+	if (packed)
+	{
+		member->filter = open_table(KEY_TABLE_FILTER, generation->generation, AccessShareLock);
+		if (member->filter == NULL)
+			return false;
+		member->filter_blocks = RelationGetNumberOfBlocks(member->filter);
+	}
+	if (generation->state == KEY_STATE_HOT)
+		set->hot = member;
+	return true;
+}
+
+static void
+close_member(KeySetMember *member, bool for_insert)
+{
+	bool writes = for_insert && member->generation.state == KEY_STATE_HOT;
+
+	if (BufferIsValid(member->segment_buffer))
+		ReleaseBuffer(member->segment_buffer);
+	if (member->scan != NULL)
+	{
+		index_endscan(member->scan);
+		ExecDropSingleTupleTableSlot(member->slot);
+	}
+	if (member->filter != NULL)
+		table_close(member->filter, AccessShareLock);
+	if (member->index != NULL)
+		index_close(member->index, writes ? RowExclusiveLock : AccessShareLock);
+	/* The lock on the hot table stays to the end of the transaction: packing looks at it. */
+	if (member->heap != NULL)
+		table_close(member->heap, writes ? NoLock : AccessShareLock);
+}
+
+/* Opens what the list names; false when a table vanished meanwhile (standby). */
+static bool
+open_members(KeySet *set)
+{
+	Snapshot snapshot = NULL;
+	KeyGeneration *list;
+	int count;
+
+	if (!set->locked)
+		snapshot = RegisterSnapshot(GetLatestSnapshot());
+	list = key_generation_list(snapshot, &count);
+	if (snapshot != NULL)
+		UnregisterSnapshot(snapshot);
+
+	set->count = 0;
+	set->hot = NULL;
+	set->members = palloc0(Max(count, 1) * sizeof(KeySetMember));
+	for (int i = count - 1; i >= 0; i--)
+	{
+		if (list[i].state == KEY_STATE_DROPPED)
+			continue;
+		if (!open_member(set, &set->members[set->count++], &list[i]))
+			return false;
+	}
+	return true;
+}
+
+static void
+close_members(KeySet *set)
+{
+	for (int i = 0; i < set->count; i++)
+		close_member(&set->members[i], set->for_insert);
+	set->count = 0;
+}
+
+KeySet *
+key_set_open(bool for_insert)
+{
+	MemoryContext context =
+		AllocSetContextCreate(CurrentMemoryContext, "behavior keys", ALLOCSET_SMALL_SIZES);
+	MemoryContext old = MemoryContextSwitchTo(context);
+	KeySet *set = palloc0(sizeof(KeySet));
+
+	set->context = context;
+	set->for_insert = for_insert;
+	set->lock_relid = behavior_relid(REL_KEY);
+	InitDirtySnapshot(set->dirty);
+
+	for (;;)
+	{
+		if (!RecoveryInProgress())
+		{
+			behavior_lock(set->lock_relid, KEY_LOCK_SWITCH, ShareLock);
+			set->locked = true;
+		}
+		if (open_members(set))
+		{
+			if (set->hot != NULL || !for_insert)
+				break;
+			if (set->count > 0)
+				ereport(ERROR, (errcode(ERRCODE_DATA_CORRUPTED),
+								errmsg("no generation of keys takes inserts")));
+		}
+		close_members(set);
+		if (set->locked)
+		{
+			behavior_unlock(set->lock_relid, KEY_LOCK_SWITCH, ShareLock);
+			set->locked = false;
+			key_generation_first_use();
+		}
+		CHECK_FOR_INTERRUPTS();
+	}
+	MemoryContextSwitchTo(old);
+	return set;
+}
+
+void
+key_set_close(KeySet *set)
+{
+	close_members(set);
+	if (set->locked)
+		behavior_unlock(set->lock_relid, KEY_LOCK_SWITCH, ShareLock);
+	MemoryContextDelete(set->context);
+}
+
+static void
+begin_scan(KeySet *set, KeySetMember *member, Snapshot snapshot)
+{
+	MemoryContext old = MemoryContextSwitchTo(set->context);
+
+	member->slot = table_slot_create(member->heap, NULL);
+	member->scan = index_beginscan_compat(member->heap, member->index, snapshot, 1, 0);
+	MemoryContextSwitchTo(old);
+}
+
+static bool
+probe_table(KeySet *set, KeySetMember *member, const uint8 *key, KeyFound *found)
+{
+	ScanKeyData scan_key;
+	bool isnull;
+
+	if (member->scan == NULL)
+		begin_scan(set, member, set->for_insert ? &set->dirty : SnapshotSelf);
+	ScanKeyInit(&scan_key, ATT_KEY, BTEqualStrategyNumber, F_UUID_EQ, PointerGetDatum(key));
+	index_rescan(member->scan, &scan_key, 1, NULL, 0);
+	if (!index_getnext_slot(member->scan, ForwardScanDirection, member->slot))
+		return false;
+
+	found->fingerprint = DatumGetInt64(slot_getattr(member->slot, ATT_FINGERPRINT, &isnull));
+	found->batch_id = DatumGetInt64(slot_getattr(member->slot, ATT_BATCH_ID, &isnull));
+	found->in_progress = InvalidTransactionId;
+	if (set->for_insert)
+		found->in_progress =
+			TransactionIdIsValid(set->dirty.xmin) ? set->dirty.xmin : set->dirty.xmax;
+	ExecClearTuple(member->slot);
+	return true;
+}
+
+/*
+ * The bits of a filter's segment, by block number; NULL when something else is there, as
+ * after a CLUSTER by hand: then the page decides.  The pin keeps what
+ * we point to in place, and nothing ever changes it.
+ */
+static const uint8 *
+load_segment(KeySetMember *member, int64 segment)
+{
+	Page page;
+	ItemId item;
+	HeapTupleHeader tuple;
+	const char *data;
+	const uint8 *bits = NULL;
+	int32 number;
+
+	if (BufferIsValid(member->segment_buffer))
+		ReleaseBuffer(member->segment_buffer);
+	member->segment_buffer = InvalidBuffer;
+	if (segment >= member->filter_blocks)
+		return NULL;
+
+	member->segment_buffer = ReadBuffer(member->filter, (BlockNumber) segment);
+	LockBuffer(member->segment_buffer, BUFFER_LOCK_SHARE);
+	page = BufferGetPage(member->segment_buffer);
+	if (PageGetMaxOffsetNumber(page) >= FirstOffsetNumber)
+	{
+		item = PageGetItemId(page, FirstOffsetNumber);
+		if (ItemIdIsNormal(item))
+		{
+			tuple = (HeapTupleHeader) PageGetItem(page, item);
+			data = (const char *) tuple + tuple->t_hoff;
+			memcpy(&number, data, sizeof(number));
+			if (number == segment && (tuple->t_infomask & HEAP_HASNULL) == 0 &&
+				ItemIdGetLength(item) >=
+					tuple->t_hoff + SEGMENT_BITS_OFFSET + KEY_FILTER_SEGMENT_BYTES &&
+				VARATT_IS_4B_U(data + sizeof(int32)) &&
+				VARSIZE_4B(data + sizeof(int32)) == VARHDRSZ + KEY_FILTER_SEGMENT_BYTES)
+				bits = (const uint8 *) data + SEGMENT_BITS_OFFSET;
+		}
+	}
+	LockBuffer(member->segment_buffer, BUFFER_LOCK_UNLOCK);
+	return bits;
+}
+
+static bool
+filter_says_perhaps(KeySetMember *member, const uint8 *key)
+{
+	int64 block = key_filter_block(key, member->generation.filter_blocks);
+	int64 segment = block / KEY_FILTER_SEGMENT_BLOCKS;
+
+	if (member->segment != segment)
+	{
+		member->segment = -1;
+		member->bits = load_segment(member, segment);
+		member->segment = segment;
+	}
+	return member->bits == NULL ||
+		   key_filter_test(
+			   member->bits + (block % KEY_FILTER_SEGMENT_BLOCKS) * KEY_FILTER_BLOCK_BYTES, key);
+}
+
+/* Whether the page that is open is the one that would hold the key. */
+static bool
+page_covers(const KeyPage *page, const uint8 *key)
+{
+	uint8 edge[KEY_BYTES];
+
+	key_page_key(page, 0, edge);
+	if (memcmp(key, edge, KEY_BYTES) < 0)
+		return false;
+	key_page_key(page, page->keys - 1, edge);
+	return memcmp(key, edge, KEY_BYTES) <= 0;
+}
+
+static bool
+probe_pages(KeySet *set, KeySetMember *member, const uint8 *key, KeyFound *found)
+{
+	int index;
+
+	if (!filter_says_perhaps(member, key))
+		return false;
+
+	if (!member->page_loaded || !page_covers(&member->page, key))
+	{
+		ScanKeyData scan_key;
+		bytea *bytes;
+		bool isnull;
+
+		/* The last page that begins at the key or before. */
+		member->page_loaded = false;
+		if (member->scan == NULL)
+			begin_scan(set, member, SnapshotSelf);
+		ScanKeyInit(&scan_key, 1, BTLessEqualStrategyNumber, F_UUID_LE, PointerGetDatum(key));
+		index_rescan(member->scan, &scan_key, 1, NULL, 0);
+		if (!index_getnext_slot(member->scan, BackwardScanDirection, member->slot))
+			return false;
+		bytes = (bytea *) DatumGetPointer(slot_getattr(member->slot, ATT_PAGE_KEYS, &isnull));
+		key_page_open(&member->page, (const uint8 *) VARDATA_ANY(bytes), VARSIZE_ANY_EXHDR(bytes));
+		member->page_loaded = true;
+	}
+
+	index = key_page_find(&member->page, key);
+	if (index < 0)
+		return false;
+	found->fingerprint = key_page_fingerprint(&member->page, index);
+	found->batch_id = key_page_batch_id(&member->page, index);
+	found->in_progress = InvalidTransactionId;
+	return true;
+}
+
+bool
+key_set_probe(KeySet *set, KeySetMember *member, const uint8 *key, KeyFound *found)
+{
+	if (member->generation.state == KEY_STATE_PACKED)
+		return probe_pages(set, member, key, found);
+	return probe_table(set, member, key, found);
+}
