@@ -30,6 +30,7 @@ int			behavior_tick_events = 5000;
 int			behavior_idempotency_window = -1;
 int			behavior_batch_retention = 7 * 24 * 3600;
 int			behavior_maintenance_workers = 1;
+int			behavior_key_generation_size = 4 * 1024 * 1024;
 
 static const struct config_enum_entry on_invalid_options[] = {
 	{"dead_letter", ON_INVALID_DEAD_LETTER, false},
@@ -169,6 +170,12 @@ define_settings(void)
 							"Most workers a database has for refresh, backfill, packing and partitions.",
 							NULL, &behavior_maintenance_workers, 1, 0, 64,
 							PGC_SIGHUP, 0, NULL, NULL, NULL);
+
+	/* For tests: users have no reason to change it. */
+	DefineCustomIntVariable("behavior.key_generation_size",
+							"Keys in a generation that takes no more.",
+							NULL, &behavior_key_generation_size, 4 * 1024 * 1024, 100, INT_MAX,
+							PGC_SUSET, GUC_NO_SHOW_ALL | GUC_NOT_IN_SAMPLE, NULL, NULL, NULL);
 
 	MarkGUCPrefixReserved("behavior");
 }

@@ -43,6 +43,9 @@ extern int	behavior_idempotency_window;	/* seconds; -1: for ever */
 extern int	behavior_batch_retention;	/* seconds; -1: for ever */
 extern int	behavior_maintenance_workers;
 
+/* Developers. */
+extern int	behavior_key_generation_size;
+
 /* Defines every setting and reserves the prefix.  Called once, by _PG_init. */
 extern void define_settings(void);
 
