@@ -36,7 +36,7 @@ EXTRA_CLEAN = $(DATA_built) .build
 # No bitcode: the functions here are not of the kind that inlining into a plan helps.
 override with_llvm := no
 
-PG_CPPFLAGS = -I$(CURDIR)/src
+PG_CPPFLAGS = -I$(CURDIR)/src -DBEHAVIOR_VERSION='"$(EXTVERSION)"'
 PG_CFLAGS = -Wall -Wextra -Wno-unused-parameter -Wno-sign-compare -Wno-missing-field-initializers \
 	-Wno-clobbered
 

@@ -9,6 +9,7 @@
 
 #include "core/compat.h"
 #include "core/guc.h"
+#include "worker/worker.h"
 
 PG_MODULE_MAGIC;
 
@@ -17,5 +18,15 @@ void		_PG_init(void);
 void
 _PG_init(void)
 {
+	/* Ends with MarkGUCPrefixReserved(). */
 	define_settings();
+
+	/* Loaded by a session: everything works through CALL behavior.tick(). */
+	if (!process_shared_preload_libraries_in_progress)
+		return;
+	/* pg_upgrade moves the files: nothing of ours may run. */
+	if (IsBinaryUpgrade)
+		return;
+
+	worker_install();
 }

@@ -47,6 +47,7 @@ static const char *const rel_names[BEHAVIOR_REL_COUNT] = {
 	[REL_SESSION_B_VISITOR] = "_session_b_visitor",
 	[REL_SESSION_ALIAS] = "session_alias",
 	[REL_ROLLUP] = "_rollup",
+	[REL_REFRESH] = "_refresh",
 };
 
 static Oid	schema_oid = InvalidOid;

@@ -43,6 +43,7 @@ typedef enum BehaviorRel
 	REL_SESSION_B_VISITOR,		/* index */
 	REL_SESSION_ALIAS,
 	REL_ROLLUP,
+	REL_REFRESH,
 	BEHAVIOR_REL_COUNT
 } BehaviorRel;
 

@@ -27,4 +27,19 @@
 	index_beginscan(heap, index, snapshot, nkeys, norderbys)
 #endif
 
+#include "utils/acl.h"
+
+/* Ownership checks by kind of object became one function in 16. */
+#if PG_VERSION_NUM >= 160000
+#define database_ownercheck(oid, role)	object_ownercheck(DatabaseRelationId, (oid), (role))
+#define relation_ownercheck(oid, role)	object_ownercheck(RelationRelationId, (oid), (role))
+#else
+#define database_ownercheck(oid, role)	pg_database_ownercheck((oid), (role))
+#define relation_ownercheck(oid, role)	pg_class_ownercheck((oid), (role))
+#endif
+
+#if PG_VERSION_NUM >= 170000
+#define HAVE_TRANSACTION_TIMEOUT
+#endif
+
 #endif

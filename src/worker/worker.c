@@ -1,0 +1,215 @@
+/*
+ * worker.c
+ *		The worker of a database: numbers and folds, and sees that maintenance is done.
+ *
+ * The beat: a tick is due at every multiple of behavior.tick_interval of the
+ * clock; one that comes late is skipped, not queued.  In between the worker looks
+ * once a second whether more than behavior.tick_events wait.  All else runs in
+ * maintenance workers, which it starts when there is work and which leave by
+ * themselves: nothing they do can hold up the beat.
+ */
+#include "postgres.h"
+
+#include "access/xact.h"
+#include "catalog/pg_type.h"
+#include "executor/spi.h"
+#include "miscadmin.h"
+#include "storage/latch.h"
+#include "utils/guc.h"
+#include "utils/memutils.h"
+#include "utils/snapmgr.h"
+#include "utils/timestamp.h"
+
+#include "core/catalog.h"
+#include "core/compat.h"
+#include "core/guc.h"
+#include "core/spi.h"
+#include "fold/projection.h"
+#include "fold/tick.h"
+#include "worker/maintenance.h"
+#include "worker/worker.h"
+
+#define LOOK_INTERVAL_MS		1000
+#define FAILED_PAUSE_MS			1000	/* doubled with each failure in a row */
+#define FAILED_PAUSE_LAST_MS	60000
+#define CHORES_BUSY_MS			(60 * 1000)	/* between chores while events come in */
+#define CHORES_IDLE_MS			(3600 * 1000)
+
+typedef struct Turn
+{
+	bool		due;			/* in: the beat */
+	bool		folded;			/* out: a tick was cut or folded */
+	bool		work;			/* out: there is work for maintenance */
+} Turn;
+
+static int64 last_tick = -1;	/* folded up to, by this process */
+
+/* Is there a projection that could be folded further?  Caller has a transaction. */
+static bool
+projections_lag(int64 tick)
+{
+	SecureContext secure;
+	Oid			types[] = {INT8OID};
+	Datum		values[] = {Int64GetDatum(tick)};
+	bool		lag;
+
+	SPI_connect();
+	secure_begin(&secure, behavior_owner());
+	lag = spi_exec("SELECT 1 FROM behavior._projection"
+				   " WHERE state <> 'backfilling' AND tick_id < $1 LIMIT 1",
+				   SPI_OK_SELECT, true, 1, types, values, NULL) > 0;
+	secure_end(&secure);
+	SPI_finish();
+	return lag;
+}
+
+static void
+worker_turn(void *arg)
+{
+	Turn	   *turn = arg;
+	int64		waiting;
+	int64		tick;
+	bool		lag = false;
+
+	StartTransactionCommand();
+	PushActiveSnapshot(GetTransactionSnapshot());
+	waiting = tick_waiting(behavior_tick_events);
+	tick = tick_last(GetActiveSnapshot());
+	if (turn->due || tick != last_tick)
+		lag = projections_lag(tick);
+	turn->work = maintenance_pending();
+	PopActiveSnapshot();
+	CommitTransactionCommand();
+
+	if (waiting >= behavior_tick_events || (turn->due && waiting > 0))
+	{
+		int64		cut;
+
+		StartTransactionCommand();
+		cut = tick_cut(false);
+		CommitTransactionCommand();
+		lag |= cut > tick;
+		tick = Max(tick, cut);
+	}
+	if (lag)
+	{
+		projection_fold_all(tick, true, false);
+		turn->folded = true;
+	}
+	last_tick = tick;
+}
+
+/* The next multiple of the interval after "now". */
+static TimestampTz
+next_beat(TimestampTz now)
+{
+	int64		interval = (int64) behavior_tick_interval * 1000;
+
+	return (now / interval + 1) * interval;
+}
+
+/* Starts maintenance workers as far as allowed; forgets those that have ended. */
+static void
+start_maintenance(void)
+{
+	static WorkerTicket ticket;
+	static BackgroundWorkerHandle *handle = NULL;
+	static bool warned = false;
+	MemoryContext old_context;
+	pid_t		pid;
+
+	/* One at a time: the next is started when this one has come and there still is work. */
+	if (handle != NULL)
+	{
+		BgwHandleStatus status = GetBackgroundWorkerPid(handle, &pid);
+
+		if (status == BGWH_NOT_YET_STARTED)
+			return;
+		if (status == BGWH_STOPPED)
+			(void) worker_unclaim(&ticket);
+		pfree(handle);
+		handle = NULL;
+	}
+	if (worker_count(WORKER_MAINTENANCE, MyDatabaseId) >= behavior_maintenance_workers)
+		return;
+
+	old_context = MemoryContextSwitchTo(TopMemoryContext);
+	if (worker_register(WORKER_MAINTENANCE, MyDatabaseId, "behavior_maintenance_main",
+						MAINTENANCE_TYPE, &ticket, &handle))
+		warned = false;
+	else
+	{
+		handle = NULL;
+		if (!warned)
+			ereport(WARNING,
+					(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
+					 errmsg("could not start a maintenance worker"),
+					 errdetail("All %d background worker slots are in use; until one is free no view is refreshed and no projection built.",
+							   max_worker_processes),
+					 errhint("Increase max_worker_processes.")));
+		warned = true;
+	}
+	MemoryContextSwitchTo(old_context);
+}
+
+void
+behavior_worker_main(Datum arg)
+{
+	TimestampTz beat = 0;		/* the first turn is one */
+	TimestampTz next_chores = 0;
+	int64		chores_tick = -1;
+	int			failures = 0;
+	bool		first = true;
+
+	process_start(DatumGetObjectId(arg), WORKER_TYPE);
+
+	for (;;)
+	{
+		TimestampTz now = GetCurrentTimestamp();
+		Turn		turn = {0};
+		TurnResult	result;
+		long		wait = LOOK_INTERVAL_MS;
+
+		turn.due = now >= beat;
+		result = process_turn(worker_turn, &turn,
+							  turn.due ? "ticking" : "looking for events");
+		if (result == TURN_GONE)
+			process_leave(OUTCOME_NO_EXTENSION);
+		if (first)
+			worker_set_serving();
+		first = false;
+
+		now = GetCurrentTimestamp();
+		if (turn.due)
+			beat = next_beat(now);
+		/* A shorter interval takes effect at once. */
+		beat = Min(beat, next_beat(now));
+		wait = Min(wait, TimestampDifferenceMilliseconds(now, beat) + 1);
+
+		if (result == TURN_FAILED)
+		{
+			wait = Min((long) FAILED_PAUSE_MS << Min(failures, 6), FAILED_PAUSE_LAST_MS);
+			failures++;
+		}
+		else if (result == TURN_DONE)
+		{
+			failures = 0;
+			if (now >= next_chores ||
+				(last_tick != chores_tick &&
+				 now >= next_chores - (int64) (CHORES_IDLE_MS - CHORES_BUSY_MS) * 1000))
+			{
+				worker_want_chores();
+				turn.work = true;
+				chores_tick = last_tick;
+				next_chores = TimestampTzPlusMilliseconds(now, CHORES_IDLE_MS);
+			}
+			if (turn.work && behavior_maintenance_workers > 0)
+				start_maintenance();
+			if (turn.work || turn.folded)
+				worker_wake(WORKER_MAINTENANCE, MyDatabaseId);
+		}
+
+		if (!process_wait(wait))
+			process_leave(OUTCOME_STOPPED);
+	}
+}
