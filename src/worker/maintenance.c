@@ -32,9 +32,7 @@
 #include "core/spi.h"
 #include "fold/matview.h"
 #include "fold/projection.h"
-#include "ingest/event_key.h"
-#include "log/batch.h"
-#include "log/partition.h"
+#include "worker/chores.h"
 #include "worker/maintenance.h"
 #include "worker/worker.h"
 
@@ -43,16 +41,13 @@
 #define FAILED_PAUSE_MS		1000
 #define CHORE_RETRY_MS		10000	/* of one that failed or could not get its locks */
 
-typedef struct Chore
+/* What this process has been asked to do, and not before when. */
+static struct
 {
-	const char *activity;
-	bool		(*step) (void); /* true: there is more to do */
-	bool		wanted;			/* of this process */
+	bool		wanted;
 	TimestampTz not_before;
-} Chore;
+}			chores[CHORE_COUNT];
 
-#define PARTITION_DAYS_AHEAD	7
-#define EXPIRE_BATCHES		10000	/* rows a step */
 #define LOCK_BUILD_FIRST	1024	/* numbers on behavior._projection from here on */
 #define LOCK_BUILDS			32768
 
@@ -65,44 +60,7 @@ typedef struct Chore
 static int	next_queue = 0;
 static char last_build[NAMEDATALEN];
 
-static bool
-make_partitions(void)
-{
-	int			count;
-
-	/* Nothing was ever sent: a restore may be about to bring the partitions. */
-	(void) log_partitions(&count);
-	if (count > 0)
-		log_make_partitions_ahead(PARTITION_DAYS_AHEAD);
-	return false;
-}
-
-static bool
-empty_default(void)
-{
-	return !log_empty_default();
-}
-
-static bool
-expire_batches(void)
-{
-	return batch_expire(EXPIRE_BATCHES) >= EXPIRE_BATCHES;
-}
-
-static bool
-maintain_keys(void)
-{
-	return event_key_maintain();
-}
-
-static Chore chores[] = {
-	{"making partitions", make_partitions},
-	{"emptying the default partition", empty_default},
-	{"expiring batches", expire_batches},
-	{"packing keys", maintain_keys},
-};
-
-/* Chores are locked by their place on behavior._refresh, builds by a hash on behavior._projection. */
+/* Builds are locked by a hash of the name on behavior._projection. */
 static bool
 lock_build(const char *name)
 {
@@ -309,36 +267,33 @@ run_chore(void)
 
 	if (worker_take_chores(MyDatabaseId))
 	{
-		for (int i = 0; i < lengthof(chores); i++)
+		for (int i = 0; i < CHORE_COUNT; i++)
 			chores[i].wanted = true;
 	}
 
-	for (int i = 0; i < lengthof(chores); i++)
+	for (int i = 0; i < CHORE_COUNT; i++)
 	{
-		Chore	   *chore = &chores[i];
-		volatile bool more = true;
+		volatile ChoreResult result = CHORE_BUSY;
 
-		if (!chore->wanted || chore->not_before > now)
+		if (!chores[i].wanted || chores[i].not_before > now)
 			continue;
 
 		PG_TRY();
 		{
-			begin_job(chore->activity);
-			if (behavior_lock_conditional(behavior_relid(REL_REFRESH), i, ExclusiveLock))
-				more = chore->step();
+			begin_job(chore_activity(i));
+			result = chore_step(i);
 			end_job();
-			chore->not_before = 0;
 		}
 		PG_CATCH();
 		{
 			(void) abandon_job(context);
-			chore->not_before = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), CHORE_RETRY_MS);
 		}
 		PG_END_TRY();
 		MemoryContextSwitchTo(context);
-		chore->wanted = more;
-		if (more && chore->not_before == 0 && chore->step == empty_default)
-			chore->not_before = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), CHORE_RETRY_MS);
+
+		chores[i].wanted = result != CHORE_DONE;
+		chores[i].not_before = result == CHORE_BUSY ?
+			TimestampTzPlusMilliseconds(GetCurrentTimestamp(), CHORE_RETRY_MS) : 0;
 		return true;
 	}
 	return false;

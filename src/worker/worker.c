@@ -85,11 +85,25 @@ worker_turn(void *arg)
 	{
 		int64		cut;
 
+		/* At first use, and never before there are events: a restore would bring the same rows. */
+		StartTransactionCommand();
+		session_prepare();
+		CommitTransactionCommand();
+		StartTransactionCommand();
+		rollup_adopt();
+		CommitTransactionCommand();
+
 		StartTransactionCommand();
 		cut = tick_cut(false);
 		CommitTransactionCommand();
-		lag |= cut > tick;
-		tick = Max(tick, cut);
+		if (cut > tick)
+		{
+			StartTransactionCommand();
+			tick_summarize();
+			CommitTransactionCommand();
+			tick = cut;
+			lag = true;
+		}
 	}
 	if (lag)
 	{

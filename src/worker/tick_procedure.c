@@ -1,0 +1,201 @@
+/*
+ * tick_procedure.c
+ *		CALL behavior.tick(): everything to the present, now.
+ *
+ * At top level each step commits by itself, as a worker's would; in a transaction
+ * block everything belongs to the caller's transaction, own uncommitted events
+ * included, and rolls back with it.  It waits for what others are folding; workers skip.
+ *
+ * Without shared_preload_libraries this is all that ever runs, so it also does what
+ * maintenance workers would.  Upkeep and refreshes that fail are warnings.  In a transaction block the
+ * storage is left alone but for partitions: that may take long, and a test that rolls back has no use for it.
+ */
+#include "postgres.h"
+
+#include "access/xact.h"
+#include "executor/spi.h"
+#include "fmgr.h"
+#include "miscadmin.h"
+#include "nodes/parsenodes.h"
+#include "utils/memutils.h"
+#include "utils/resowner.h"
+#include "utils/snapmgr.h"
+
+#include "core/catalog.h"
+#include "core/compat.h"
+#include "core/transaction.h"
+#include "fold/projection.h"
+#include "fold/tick.h"
+#include "fold/matview.h"
+#include "log/partition.h"
+#include "worker/chores.h"
+
+PG_FUNCTION_INFO_V1(behavior_tick);
+
+static void
+step(bool own_transactions)
+{
+	if (own_transactions)
+		next_transaction();
+	else
+		CommandCounterIncrement();
+}
+
+typedef bool (*GuardedStep) (Oid argument);
+
+/*
+ * Runs a step in a subtransaction; its error is a WARNING, and its message returned in the
+ * current context.  *more: what the step returned.
+ */
+static char *
+guarded_step(GuardedStep callback, Oid argument, const char *activity, bool *more)
+{
+	MemoryContext context = CurrentMemoryContext;
+	ResourceOwner owner = CurrentResourceOwner;
+	ErrorData *volatile error = NULL;
+
+	*more = false;
+	BeginInternalSubTransaction(NULL);
+	MemoryContextSwitchTo(context);
+	PG_TRY();
+	{
+		*more = callback(argument);
+		ReleaseCurrentSubTransaction();
+	}
+	PG_CATCH();
+	{
+		MemoryContextSwitchTo(context);
+		error = CopyErrorData();
+		FlushErrorState();
+		RollbackAndReleaseCurrentSubTransaction();
+	}
+	PG_END_TRY();
+	MemoryContextSwitchTo(context);
+	CurrentResourceOwner = owner;
+
+	if (error == NULL)
+		return NULL;
+	if (error->sqlerrcode == ERRCODE_QUERY_CANCELED || error->sqlerrcode == ERRCODE_ADMIN_SHUTDOWN)
+		ReThrowError(error);
+	ereport(WARNING, (errcode(error->sqlerrcode), errmsg("%s failed: %s", activity, error->message),
+					  error->detail ? errdetail("%s", error->detail) : 0,
+					  error->context ? errcontext("%s", error->context) : 0));
+	return error->message;
+}
+
+/* GuardedStep */
+static bool
+do_chore(Oid chore)
+{
+	return chore_step((ChoreKind) chore) == CHORE_MORE;
+}
+
+static void
+run_chore(ChoreKind chore, bool own_transactions)
+{
+	bool more = true;
+
+	while (more)
+	{
+		CHECK_FOR_INTERRUPTS();
+		(void) guarded_step(do_chore, (Oid) chore, chore_activity(chore), &more);
+		step(own_transactions);
+	}
+}
+
+/* Refreshes what is due. */
+static void
+run_refreshes(bool own_transactions, MemoryContext context)
+{
+	List *due;
+	ListCell *cell;
+
+	MemoryContextSwitchTo(context);
+	PushActiveSnapshot(GetLatestSnapshot());
+	due = matview_due();
+	PopActiveSnapshot();
+	step(own_transactions);
+
+	foreach (cell, due)
+	{
+		Oid matview = lfirst_oid(cell);
+		char *error;
+		bool begun;
+
+		CHECK_FOR_INTERRUPTS();
+		MemoryContextSwitchTo(context);
+		begun = matview_refresh_begin(matview);
+		step(own_transactions);
+		if (!begun)
+			continue;
+
+		MemoryContextSwitchTo(context);
+		error = guarded_step(matview_refresh_run, matview, "a scheduled refresh", &begun);
+		step(own_transactions);
+		if (error != NULL)
+		{
+			matview_refresh_failed(matview, error);
+			step(own_transactions);
+		}
+	}
+}
+
+/* behavior.tick(), procedure */
+Datum
+behavior_tick(PG_FUNCTION_ARGS)
+{
+	CallContext *call = (CallContext *) fcinfo->context;
+	bool own_transactions =
+		call != NULL && IsA(call, CallContext) && !call->atomic && !IsSubTransaction();
+	MemoryContext context;
+	int64 tick;
+
+	PreventCommandIfReadOnly("CALL behavior.tick()");
+	if (!own_transactions && IsolationUsesXactSnapshot())
+		ereport(
+			ERROR,
+			(errcode(ERRCODE_ACTIVE_SQL_TRANSACTION),
+			 errmsg(
+				 "behavior.tick() cannot run in a transaction with one snapshot for all statements"),
+			 errdetail("A tick has to see what others have committed until now."),
+			 errhint("Call it outside of a transaction block, or in one that is READ COMMITTED.")));
+	if (log_restore_in_progress())
+		ereport(ERROR, (errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+						errmsg("a restore of this database is not complete"),
+						errdetail("A partition of behavior.log lacks its BRIN indexes."),
+						errhint("Let pg_restore create indexes (section post-data), then tick.")));
+
+	SPI_connect_ext(own_transactions ? SPI_OPT_NONATOMIC : 0);
+	step(own_transactions);
+
+	/* Outlives the transactions. */
+	context = AllocSetContextCreate(PortalContext ? PortalContext : CurrentMemoryContext,
+									"behavior tick", ALLOCSET_DEFAULT_SIZES);
+
+	run_chore(CHORE_PARTITIONS, own_transactions);
+	session_prepare();
+	step(own_transactions);
+	rollup_adopt();
+	step(own_transactions);
+
+	tick = tick_cut(true);
+	step(own_transactions);
+	tick_summarize();
+	step(own_transactions);
+	projection_fold_all(tick, own_transactions, true);
+	step(own_transactions);
+	projection_build_all(own_transactions);
+	step(own_transactions);
+
+	if (own_transactions)
+	{
+		run_chore(CHORE_DEFAULT_PARTITION, true);
+		run_chore(CHORE_BATCHES, true);
+		run_chore(CHORE_KEYS, true);
+	}
+	run_refreshes(own_transactions, context);
+	MemoryContextDelete(context);
+
+	SPI_finish();
+	PG_RETURN_VOID();
+}
