@@ -64,7 +64,7 @@ INSERT INTO behavior.event (event_id, source, type, user_id, anonymous_id) VALUE
 INSERT INTO behavior.event (event_id, type, properties, context) VALUES
 	('r7', 'x', '[1]', NULL), ('r8', 'x', '"text"', NULL), ('r9', 'x', 'null', NULL), ('r10', 'x', NULL, '[]'), ('r11', 'x', '{}', '1');
 INSERT INTO behavior.event (event_id, type, occurred_at) VALUES
-	('r12', 'x', 'infinity'), ('r13', 'x', '-infinity'), ('r14', 'x', now() + '2 hours'), ('r15', 'x', now() - '2 days'), ('r16', 'x', now() + '59 minutes');
+	('r12', 'x', 'infinity'), ('r13', 'x', '-infinity'), ('r14', 'x', now() + interval '2 hours'), ('r15', 'x', now() - interval '2 days'), ('r16', 'x', now() + interval '59 minutes');
 INSERT INTO behavior.event (event_id, type, properties) SELECT 'r17', 'x', pg_catalog.jsonb_build_object('a', repeat('x', 300000));
 INSERT INTO behavior.event (event_id, type, sequence) VALUES ('r16', 'x', 2);
 RESET client_min_messages;
@@ -77,7 +77,7 @@ SELECT count(*) AS batches_without_match FROM (
 	SELECT b.batch_id FROM behavior.batch b LEFT JOIN behavior.dead_letter d USING (batch_id)
 	WHERE b.received - b.accepted - b.duplicates > 0 GROUP BY b.batch_id, b.conflicts, b.dead_letters
 	HAVING count(d.dead_letter_id) NOT IN (0, b.conflicts + b.dead_letters)) unmatched;
-INSERT INTO behavior.event (event_id, type, occurred_at) VALUES ('r18', 'x', now() + '2 hours'), ('r18', NULL, NULL), ('ok', 'x', NULL), ('ok', 'y', NULL);
+INSERT INTO behavior.event (event_id, type, occurred_at) VALUES ('r18', 'x', now() + interval '2 hours'), ('r18', NULL, NULL), ('ok', 'x', NULL), ('ok', 'y', NULL);
 SELECT received, accepted, duplicates, conflicts, dead_letters FROM behavior.last_batch();
 RESET behavior.max_past;
 
@@ -91,9 +91,9 @@ INSERT INTO behavior.event (event_id, source, type, user_id) VALUES ('n4', 'web'
 INSERT INTO behavior.event (event_id, source, type, properties) VALUES ('e1', 'web', 'PageView', '{"secret": 1}');
 INSERT INTO behavior.event (type, occurred_at) VALUES ('x', 'infinity');
 \set VERBOSITY sqlstate
-INSERT INTO behavior.event (type, occurred_at) VALUES ('x', now() + '1 year');
+INSERT INTO behavior.event (type, occurred_at) VALUES ('x', now() + interval '1 year');
 SET behavior.max_past = '1h';
-INSERT INTO behavior.event (type, occurred_at) VALUES ('x', now() - '1 year');
+INSERT INTO behavior.event (type, occurred_at) VALUES ('x', now() - interval '1 year');
 RESET behavior.max_past;
 \set VERBOSITY terse
 RESET behavior.on_invalid;

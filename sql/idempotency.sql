@@ -19,7 +19,7 @@ END $$;
 
 \echo -- the same again, and each part of the payload in turn
 SELECT send('a'), send('a'), send('a', type => 'U'), send('a', user_id => 'u'), send('a', anonymous_id => 'd'),
-	send('a', sequence => 0), send('a', properties => '{"x": null}'), send('a', occurred_at => now());
+	send('a', sequence => 0), send('a', properties => '{"x": null}'), send('a', occurred_at => '2024-01-01 00:00+00');
 SELECT send('b', user_id => 'same'), send('b', anonymous_id => 'same') AS user_is_not_device, send('b', user_id => 'same');
 \echo -- what is not compared: context, source given or defaulted, '' for NULL, the empty object
 SELECT send('a', context => '{"sent_at": 1}'), send('a', source => 'default'), send('a', source => ''), send('a', user_id => '', anonymous_id => ''), send('a', properties => '{}');
