@@ -20,6 +20,7 @@ SQL_MODULES = \
 	src/ingest/event_key.sql \
 	src/ingest/dead_letter.sql \
 	src/fold/tick.sql \
+	src/log/batch_views.sql \
 	src/ingest/event.sql \
 	src/ingest/inbox.sql \
 	src/fold/projection.sql \

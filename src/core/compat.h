@@ -11,6 +11,13 @@
 #error "behavior supports PostgreSQL 15 to 18"
 #endif
 
+#include "access/genam.h"
+#include "executor/executor.h"
+#include "nodes/tidbitmap.h"
+#include "parser/parse_node.h"
+#include "storage/lock.h"
+#include "utils/acl.h"
+
 /* 17 put a backend's virtual transaction id into a struct of its own. */
 #if PG_VERSION_NUM >= 170000
 #define MY_LXID	(MyProc->vxid.lxid)
@@ -27,7 +34,6 @@
 	index_beginscan(heap, index, snapshot, nkeys, norderbys)
 #endif
 
-#include "utils/acl.h"
 
 /* Ownership checks by kind of object became one function in 16. */
 #if PG_VERSION_NUM >= 160000
@@ -41,5 +47,83 @@
 #if PG_VERSION_NUM >= 170000
 #define HAVE_TRANSACTION_TIMEOUT
 #endif
+
+/* Index entries of a new row; the list names deferred constraints to check again. */
+static inline List *
+compat_insert_index_tuples(ResultRelInfo *result, TupleTableSlot *slot, EState *estate)
+{
+#if PG_VERSION_NUM >= 160000
+	return ExecInsertIndexTuples(result, slot, estate, false, false, NULL, NIL, false);
+#else
+	return ExecInsertIndexTuples(result, slot, estate, false, false, NULL, NIL);
+#endif
+}
+
+/* Does this backend hold exactly this lock? */
+static inline bool
+compat_lock_held_by_me(const LOCKTAG *tag, LOCKMODE mode)
+{
+#if PG_VERSION_NUM >= 170000
+	return LockHeldByMe(tag, mode, false);
+#else
+	return LockHeldByMe(tag, mode);
+#endif
+}
+
+static inline IndexScanDesc
+compat_index_beginscan_bitmap(Relation index, Snapshot snapshot, int nkeys)
+{
+#if PG_VERSION_NUM >= 180000
+	return index_beginscan_bitmap(index, snapshot, NULL, nkeys);
+#else
+	return index_beginscan_bitmap(index, snapshot, nkeys);
+#endif
+}
+
+/* Blocks of a bitmap in ascending order; false at its end. */
+#if PG_VERSION_NUM >= 180000
+typedef TBMPrivateIterator CompatBlockIterator;
+#else
+typedef TBMIterator CompatBlockIterator;
+#endif
+
+static inline CompatBlockIterator *
+compat_block_iterator(TIDBitmap *bitmap)
+{
+#if PG_VERSION_NUM >= 180000
+	return tbm_begin_private_iterate(bitmap);
+#else
+	return tbm_begin_iterate(bitmap);
+#endif
+}
+
+static inline bool
+compat_next_block(CompatBlockIterator *iterator, BlockNumber *block)
+{
+#if PG_VERSION_NUM >= 180000
+	TBMIterateResult result;
+
+	if (!tbm_private_iterate(iterator, &result))
+		return false;
+	*block = result.blockno;
+#else
+	TBMIterateResult *result = tbm_iterate(iterator);
+
+	if (result == NULL)
+		return false;
+	*block = result->blockno;
+#endif
+	return true;
+}
+
+static inline void
+compat_end_block_iterator(CompatBlockIterator *iterator)
+{
+#if PG_VERSION_NUM >= 180000
+	tbm_end_private_iterate(iterator);
+#else
+	tbm_end_iterate(iterator);
+#endif
+}
 
 #endif

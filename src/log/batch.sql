@@ -52,3 +52,9 @@ CREATE TABLE behavior._intake (
 SELECT pg_catalog.pg_extension_config_dump('behavior._intake', '');
 COMMENT ON TABLE behavior._intake IS 'counts of received events by hour, source, role and application, for ever';
 REVOKE ALL ON behavior._sender, behavior._batch, behavior._intake, behavior._sender_id_seq, behavior._batch_id_seq FROM PUBLIC;
+
+CREATE FUNCTION behavior._batch_expire(batches bigint) RETURNS bigint
+	LANGUAGE c VOLATILE STRICT PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'behavior__batch_expire';
+COMMENT ON FUNCTION behavior._batch_expire(bigint) IS
+	'deletes at most so many batch rows that behavior.batch_retention has passed by; returns how many';
+REVOKE ALL ON FUNCTION behavior._batch_expire(bigint) FROM PUBLIC;

@@ -51,6 +51,13 @@ extern uint64 log_read_batches(const BatchSet *set, Snapshot snapshot,
 							   LogRowCallback callback, void *arg);
 
 /*
+ * The same for batches whose rows may be gone (behavior.batch_retention): through the BRIN indexes
+ * of every partition, so the set should be small.
+ */
+extern uint64 log_read_indexed(const BatchSet *set, Snapshot snapshot,
+							   LogRowCallback callback, void *arg);
+
+/*
  * Hands every row that "snapshot" sees in blocks first..last of one partition (an Oid from
  * log_partitions()) to the callback; blocks behind its end are no error.  Returns how many rows.
  */

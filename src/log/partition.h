@@ -22,6 +22,7 @@
 #define BEHAVIOR_PARTITION_H
 
 #include "datatype/timestamp.h"
+#include "utils/relcache.h"
 
 typedef struct LogPartition
 {
@@ -39,8 +40,14 @@ typedef struct LogPartition
  */
 extern void log_partition_for(TimestampTz occurred_at, LogPartition *result);
 
+/* How an extent names a partition: see log_reader.h. */
+extern int32 log_partition_day(const LogPartition *part);
+
 /* Every partition, in the order of time, DEFAULT last.  Palloc'd array. */
 extern LogPartition *log_partitions(int *count);
+
+/* True when a table holds the columns of behavior.log as they are, in a heap. */
+extern bool log_partition_fits(Relation rel);
 
 /*
  * Makes the partitions from yesterday to "days_ahead" days from now, in the

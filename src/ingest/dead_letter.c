@@ -1,0 +1,212 @@
+/*
+ * dead_letter.c
+ *		Keeps events that were refused, could not be folded or could not be delivered.
+ *
+ * What is refused is often refused because it is broken, so nothing in it may
+ * raise here: texts are made storable first.
+ */
+#include "postgres.h"
+
+#include "access/heapam.h"
+#include "access/htup_details.h"
+#include "access/table.h"
+#include "commands/sequence.h"
+#include "executor/executor.h"
+#include "lib/stringinfo.h"
+#include "mb/pg_wchar.h"
+#include "utils/builtins.h"
+#include "utils/memutils.h"
+#include "utils/rel.h"
+#include "utils/timestamp.h"
+
+#include "core/catalog.h"
+#include "core/compat.h"
+#include "ingest/dead_letter.h"
+
+#define DEAD_LETTER_MAX_FIELD 255 /* bytes kept of source, type and event_id */
+
+enum
+{
+	DEAD_LETTER_ID = 1,
+	DEAD_LETTER_BATCH_ID,
+	DEAD_LETTER_FAILED_AT,
+	DEAD_LETTER_STAGE,
+	DEAD_LETTER_REASON,
+	DEAD_LETTER_DETAIL,
+	DEAD_LETTER_ERRORS,
+	DEAD_LETTER_SOURCE,
+	DEAD_LETTER_TYPE,
+	DEAD_LETTER_EVENT_ID,
+	DEAD_LETTER_PAYLOAD,
+	DEAD_LETTER_PROJECTION,
+	DEAD_LETTER_ATTEMPTS,
+	DEAD_LETTER_REDRIVEN_AT,
+	DEAD_LETTER_NATTS = DEAD_LETTER_REDRIVEN_AT
+};
+
+/* What has to be said about the texts of one letter. */
+typedef struct Notes
+{
+	bool escaped;
+	bool payload_cut;
+	bool field_cut;
+} Notes;
+
+/* The longest beginning of at most "limit" bytes that does not end within a character. */
+static size_t
+cut_at_character(const char *data, size_t length, size_t limit)
+{
+	size_t cut = limit;
+
+	if (length <= limit)
+		return length;
+	for (int back = 0; back < 3 && cut > 0 && ((unsigned char) data[cut] & 0xC0) == 0x80; back++)
+		cut--;
+	/* Four continuation bytes in a row are no character of any kind: cut anywhere. */
+	return ((unsigned char) data[cut] & 0xC0) == 0x80 ? limit : cut;
+}
+
+/* A text datum of the bytes, those that text cannot hold as \xNN. */
+static Datum
+storable_text(const char *data, size_t length, Notes *notes)
+{
+	size_t done = pg_encoding_verifymbstr(PG_UTF8, data, length);
+	StringInfoData buffer;
+
+	if (done == length)
+		return PointerGetDatum(cstring_to_text_with_len(data, length));
+
+	notes->escaped = true;
+	initStringInfo(&buffer);
+	appendBinaryStringInfo(&buffer, data, done);
+	while (done < length)
+	{
+		size_t good;
+
+		appendStringInfo(&buffer, "\\x%02x", (unsigned char) data[done]);
+		done++;
+		good = pg_encoding_verifymbstr(PG_UTF8, data + done, length - done);
+		appendBinaryStringInfo(&buffer, data + done, good);
+		done += good;
+	}
+	return PointerGetDatum(cstring_to_text_with_len(buffer.data, buffer.len));
+}
+
+static void
+set_text(Datum *values, bool *isnull, int column, const char *data, size_t length, Notes *notes)
+{
+	if (data == NULL)
+		isnull[column - 1] = true;
+	else
+		values[column - 1] = storable_text(data, length, notes);
+}
+
+static void
+set_field(Datum *values, bool *isnull, int column, const char *field, Notes *notes)
+{
+	size_t length = field != NULL ? strlen(field) : 0;
+	size_t kept = field != NULL ? cut_at_character(field, length, DEAD_LETTER_MAX_FIELD) : 0;
+
+	if (kept < length)
+		notes->field_cut = true;
+	set_text(values, isnull, column, field, kept, notes);
+}
+
+/* The detail as given, with the notes behind it. */
+static void
+set_detail(Datum *values, bool *isnull, const DeadLetter *letter, Notes *notes)
+{
+	StringInfoData detail;
+
+	initStringInfo(&detail);
+	if (letter->detail != NULL)
+		appendStringInfoString(&detail, letter->detail);
+	if (notes->payload_cut)
+		appendStringInfo(&detail, "%sOnly the beginning of a payload of %zu bytes is kept.",
+						 detail.len > 0 ? " " : "", letter->payload_length);
+	if (notes->field_cut)
+		appendStringInfo(&detail, "%sFields longer than %d bytes are cut.",
+						 detail.len > 0 ? " " : "", DEAD_LETTER_MAX_FIELD);
+	if (notes->escaped)
+		appendStringInfo(&detail, "%sBytes that text cannot hold are written as \\xNN.",
+						 detail.len > 0 ? " " : "");
+	set_text(values, isnull, DEAD_LETTER_DETAIL, detail.len > 0 ? detail.data : NULL, detail.len,
+			 notes);
+}
+
+/* Inserts the row and its index entries; users may have added indexes of any kind. */
+static void
+insert_row(Relation rel, Datum *values, bool *isnull)
+{
+	EState *estate = CreateExecutorState();
+	ResultRelInfo *result = makeNode(ResultRelInfo);
+	TupleTableSlot *slot = MakeSingleTupleTableSlot(RelationGetDescr(rel), &TTSOpsHeapTuple);
+	HeapTuple tuple = heap_form_tuple(RelationGetDescr(rel), values, isnull);
+
+	heap_insert(rel, tuple, GetCurrentCommandId(true), 0, NULL);
+	ExecStoreHeapTuple(tuple, slot, false);
+	slot->tts_tid = tuple->t_self;
+
+	InitResultRelInfo(result, rel, 0, NULL, 0);
+	ExecOpenIndices(result, false);
+	if (result->ri_NumIndices > 0)
+		list_free(compat_insert_index_tuples(result, slot, estate));
+	ExecCloseIndices(result);
+
+	ExecDropSingleTupleTableSlot(slot);
+	FreeExecutorState(estate);
+}
+
+int64
+dead_letter_insert(const DeadLetter *letter)
+{
+	MemoryContext context = AllocSetContextCreate(CurrentMemoryContext, "dead letter",
+												  ALLOCSET_SMALL_SIZES);
+	MemoryContext old = MemoryContextSwitchTo(context);
+	Relation rel = table_open(behavior_relid(REL_DEAD_LETTER), RowExclusiveLock);
+	Datum *values;
+	bool *isnull;
+	Notes notes = {0};
+	size_t kept;
+	int64 id;
+	int natts = RelationGetDescr(rel)->natts;
+
+	/* Columns that somebody added stay NULL. */
+	values = (Datum *) palloc0(natts * sizeof(Datum));
+	isnull = (bool *) palloc0(natts * sizeof(bool));
+	for (int i = DEAD_LETTER_NATTS; i < natts; i++)
+		isnull[i] = true;
+
+	id = nextval_internal(behavior_relid(REL_DEAD_LETTER_ID_SEQ), false);
+	values[DEAD_LETTER_ID - 1] = Int64GetDatum(id);
+	if (letter->batch_id > 0)
+		values[DEAD_LETTER_BATCH_ID - 1] = Int64GetDatum(letter->batch_id);
+	else
+		isnull[DEAD_LETTER_BATCH_ID - 1] = true;
+	values[DEAD_LETTER_FAILED_AT - 1] = TimestampTzGetDatum(GetCurrentTimestamp());
+	values[DEAD_LETTER_STAGE - 1] = CStringGetTextDatum(letter->stage);
+	values[DEAD_LETTER_REASON - 1] = CStringGetTextDatum(reason_name(letter->reason));
+	isnull[DEAD_LETTER_ERRORS - 1] = true;
+	values[DEAD_LETTER_ATTEMPTS - 1] = Int32GetDatum(1);
+	isnull[DEAD_LETTER_REDRIVEN_AT - 1] = true;
+
+	set_field(values, isnull, DEAD_LETTER_SOURCE, letter->source, &notes);
+	set_field(values, isnull, DEAD_LETTER_TYPE, letter->type, &notes);
+	set_field(values, isnull, DEAD_LETTER_EVENT_ID, letter->event_id, &notes);
+	set_text(values, isnull, DEAD_LETTER_PROJECTION, letter->projection,
+			 letter->projection != NULL ? strlen(letter->projection) : 0, &notes);
+
+	kept = letter->payload != NULL
+			   ? cut_at_character(letter->payload, letter->payload_length, DEAD_LETTER_MAX_PAYLOAD)
+			   : 0;
+	notes.payload_cut = letter->payload != NULL && kept < letter->payload_length;
+	set_text(values, isnull, DEAD_LETTER_PAYLOAD, letter->payload, kept, &notes);
+	set_detail(values, isnull, letter, &notes);
+
+	insert_row(rel, values, isnull);
+
+	table_close(rel, NoLock);
+	MemoryContextSwitchTo(old);
+	MemoryContextDelete(context);
+	return id;
+}
