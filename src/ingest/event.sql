@@ -51,21 +51,6 @@ UPDATE pg_catalog.pg_trigger SET tgenabled = 'A'
 	WHERE tgrelid = 'behavior.event'::pg_catalog.regclass;
 REVOKE ALL ON behavior.event FROM PUBLIC;
 
--- What one statement sent.  Its sources share role, application and correlation.
-CREATE VIEW behavior.batch AS
-	SELECT b.batch_id, b.received_at, s.role, s.application_name, s.correlation_id, b.received, b.accepted,
-		coalesce(c.duplicates, 0)::bigint AS duplicates, coalesce(c.conflicts, 0)::bigint AS conflicts,
-		coalesce(c.dead_letters, 0)::bigint AS dead_letters, behavior._tick_id(b.batch_id) AS tick_id
-	FROM behavior._batch b
-	LEFT JOIN behavior._sender s ON s.sender_id = b.sender_id
-	LEFT JOIN LATERAL (
-		SELECT pg_catalog.sum(b.by_sender[i][4]) AS duplicates, pg_catalog.sum(b.by_sender[i][5]) AS conflicts,
-			pg_catalog.sum(b.by_sender[i][6]) AS dead_letters
-		FROM pg_catalog.generate_subscripts(b.by_sender, 1) i) c ON b.by_sender IS NOT NULL;
-COMMENT ON VIEW behavior.batch IS 'what each sending statement did; kept for behavior.batch_retention';
-REVOKE ALL ON behavior.batch FROM PUBLIC;
-GRANT SELECT ON behavior.batch TO pg_monitor;
-
 CREATE FUNCTION behavior.last_batch() RETURNS behavior.batch
 	AS 'MODULE_PATHNAME', 'behavior_last_batch' LANGUAGE C VOLATILE PARALLEL RESTRICTED;
 COMMENT ON FUNCTION behavior.last_batch() IS 'what this session''s last sending statement did; NULL after it was rolled back or when it sent nothing';

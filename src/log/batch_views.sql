@@ -1,14 +1,11 @@
--- What users see of batches.  Their numbers are those of the statement; the tick stands in _tick_range.
+-- What users see of batches.  The sources of one batch share role, application and correlation.
 CREATE VIEW behavior.batch AS
 SELECT b.batch_id, b.received_at, s.role, s.application_name, s.correlation_id,
 	b.received, b.accepted,
 	coalesce(c.duplicates, 0) AS duplicates,
 	coalesce(c.conflicts, 0) AS conflicts,
 	coalesce(c.dead_letters, 0) AS dead_letters,
-	(SELECT r.tick_id
-	 FROM (SELECT t.tick_id, t.last_batch FROM behavior._tick_range t
-		   WHERE t.first_batch <= b.batch_id ORDER BY t.first_batch DESC LIMIT 1) r
-	 WHERE r.last_batch >= b.batch_id) AS tick_id
+	behavior._tick_id(b.batch_id) AS tick_id
 FROM behavior._batch b
 LEFT JOIN behavior._sender s ON s.sender_id = b.sender_id
 LEFT JOIN LATERAL (
@@ -31,15 +28,7 @@ FROM (
 	UNION ALL
 	SELECT pg_catalog.date_trunc('hour', b.received_at, 'UTC'), s.source, s.role, s.application_name,
 		c.received, c.accepted, c.duplicates, c.conflicts, c.dead_letters, c.generated_ids
-	FROM (
-		SELECT b.* FROM behavior._batch b
-		WHERE b.batch_id > coalesce((SELECT t.last_batch FROM behavior._tick_state t), 0)
-		UNION ALL
-		SELECT b.* FROM behavior._tick_state t
-		CROSS JOIN LATERAL pg_catalog.unnest(t.holes) h
-		CROSS JOIN LATERAL (SELECT * FROM behavior._batch
-							WHERE batch_id >= pg_catalog.lower(h) AND batch_id < pg_catalog.upper(h)) b
-	) b
+	FROM behavior._batch_waiting b
 	CROSS JOIN LATERAL (
 		SELECT b.sender_id, b.received, b.accepted, 0::bigint AS duplicates, 0::bigint AS conflicts,
 			0::bigint AS dead_letters, coalesce(b.generated_ids, 0)::bigint AS generated_ids

@@ -22,6 +22,7 @@
 #include "access/tableam.h"
 #include "access/visibilitymap.h"
 #include "catalog/pg_am_d.h"
+#include "catalog/pg_type_d.h"
 #include "executor/tuptable.h"
 #include "funcapi.h"
 #include "miscadmin.h"
@@ -300,8 +301,11 @@ scan_brin(Reader *reader, Relation index, int64 first, int64 last, TIDBitmap *bi
 	ScanKeyData keys[2];
 	IndexScanDesc scan;
 
-	ScanKeyInit(&keys[0], 1, BTGreaterEqualStrategyNumber, F_INT8GE, Int64GetDatum(first));
-	ScanKeyInit(&keys[1], 1, BTLessEqualStrategyNumber, F_INT8LE, Int64GetDatum(last));
+	/* BRIN wants the type of the right side named. */
+	ScanKeyEntryInitialize(&keys[0], 0, 1, BTGreaterEqualStrategyNumber, INT8OID, InvalidOid,
+						   F_INT8GE, Int64GetDatum(first));
+	ScanKeyEntryInitialize(&keys[1], 0, 1, BTLessEqualStrategyNumber, INT8OID, InvalidOid,
+						   F_INT8LE, Int64GetDatum(last));
 	scan = compat_index_beginscan_bitmap(index, reader->snapshot, 2);
 	index_rescan(scan, keys, 2, NULL, 0);
 	(void) index_getbitmap(scan, bitmap);
