@@ -9,6 +9,7 @@
 
 #include "core/compat.h"
 #include "core/guc.h"
+#include "ingest/door.h"
 #include "worker/worker.h"
 
 PG_MODULE_MAGIC;
@@ -21,11 +22,14 @@ _PG_init(void)
 	/* Ends with MarkGUCPrefixReserved(). */
 	define_settings();
 
-	/* Loaded by a session: everything works through CALL behavior.tick(). */
-	if (!process_shared_preload_libraries_in_progress)
-		return;
 	/* pg_upgrade moves the files: nothing of ours may run. */
 	if (IsBinaryUpgrade)
+	{
+		door_allow_upgrade();
+		return;
+	}
+	/* Loaded by a session: everything works through CALL behavior.tick(). */
+	if (!process_shared_preload_libraries_in_progress)
 		return;
 
 	worker_install();

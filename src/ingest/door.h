@@ -21,4 +21,7 @@
  */
 extern Frame *door_row_frame(FunctionCallInfo fcinfo, BehaviorRel door);
 
+/* For a server that runs for pg_upgrade: lets it restore the triggers of the doors. */
+extern void door_allow_upgrade(void);
+
 #endif
