@@ -99,7 +99,7 @@ define_settings(void)
 							   NULL, NULL);
 
 	DefineCustomIntVariable("behavior.max_event_size", "Largest event that is accepted.", NULL,
-							&behavior_max_event_size, 256 * 1024, 1024, 61024 * 1024, PGC_SUSET,
+							&behavior_max_event_size, 256 * 1024, 1024, 64 * 1024 * 1024, PGC_SUSET,
 							GUC_UNIT_BYTE, NULL, NULL, NULL);
 	DefineCustomIntVariable("behavior.max_future",
 							"How far ahead of the clock an event may have occurred.",
