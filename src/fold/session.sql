@@ -1,1 +1,99 @@
--- session
+-- Sessions.  Two tables of the same form: one is read and folded into, in the other a rebuild makes the
+-- next generation, and swapping them is a change of behavior._projection.settings, which every snapshot sees
+-- as it should.  Besides what behavior.session shows, a row keeps the order key (time, sequence, event id) of
+-- the events that its values come from, so that rows merge without rereading the log.  A key of which
+-- only the "at" column is NULL is that of the first event (entry_page, properties) or of the last (exit_page, user).
+-- started_at is in the primary key since an event_id may come back once the idempotency window has passed.
+CREATE TABLE behavior._session_a (
+	session_id				uuid NOT NULL,
+	visitor_hash			bigint NOT NULL,
+	started_at				timestamptz NOT NULL,
+	ended_at				timestamptz NOT NULL,
+	events					bigint NOT NULL,
+	page_views				bigint NOT NULL,
+	first_sequence			bigint,
+	last_sequence			bigint,
+	entry_page_at			timestamptz,
+	entry_page_sequence		bigint,
+	exit_page_at			timestamptz,
+	exit_page_sequence		bigint,
+	properties_at			timestamptz,
+	properties_sequence		bigint,
+	user_at					timestamptz,
+	user_sequence			bigint,
+	source					text NOT NULL,
+	visitor					text NOT NULL,
+	user_id					text,
+	entry_type				text NOT NULL,
+	entry_page				text,
+	exit_type				text NOT NULL,
+	exit_page				text,
+	entry_properties		jsonb,
+	type_counts				jsonb NOT NULL,
+	first_event_id			text NOT NULL,
+	last_event_id			text NOT NULL,
+	entry_page_event_id		text,
+	exit_page_event_id		text,
+	properties_event_id		text,
+	user_event_id			text,
+	PRIMARY KEY (session_id, started_at)
+) WITH (fillfactor = 80);
+CREATE INDEX _session_a_visitor ON behavior._session_a (visitor_hash, started_at);
+SELECT pg_catalog.pg_extension_config_dump('behavior._session_a', '');
+COMMENT ON TABLE behavior._session_a IS 'sessions, one of the two generations: see behavior._projection.settings';
+
+CREATE TABLE behavior._session_b (LIKE behavior._session_a, PRIMARY KEY (session_id, started_at)) WITH (fillfactor = 80);
+CREATE INDEX _session_b_visitor ON behavior._session_b (visitor_hash, started_at);
+SELECT pg_catalog.pg_extension_config_dump('behavior._session_b', '');
+COMMENT ON TABLE behavior._session_b IS 'sessions, the other generation';
+
+-- Where ids that were absorbed or moved have gone: a journal, always pointing at the living id.
+CREATE TABLE behavior.session_alias (
+	session_id	uuid PRIMARY KEY,
+	merged_into	uuid NOT NULL
+);
+CREATE INDEX session_alias_merged_into ON behavior.session_alias (merged_into);
+SELECT pg_catalog.pg_extension_config_dump('behavior.session_alias', '');
+COMMENT ON TABLE behavior.session_alias IS 'ids that sessions once had, and the session that each is now part of';
+
+-- The living generation.  The sub-select is evaluated once and the other arm is never run.
+CREATE VIEW behavior._session AS
+	SELECT * FROM behavior._session_a
+	WHERE (SELECT p.settings ->> 'table' FROM behavior._projection p WHERE p.name = 'sessions') = 'a'
+	UNION ALL
+	SELECT * FROM behavior._session_b
+	WHERE (SELECT p.settings ->> 'table' FROM behavior._projection p WHERE p.name = 'sessions') = 'b';
+COMMENT ON VIEW behavior._session IS 'the living generation of sessions';
+
+CREATE VIEW behavior.session AS
+	SELECT session_id, source, visitor, user_id, started_at, ended_at, ended_at - started_at AS duration,
+		events, page_views, entry_type, entry_page, exit_type, exit_page, entry_properties, type_counts
+	FROM behavior._session;
+COMMENT ON VIEW behavior.session IS 'sessions as of the last tick: maximal runs of a visitor''s events with no pause longer than behavior.session_timeout';
+
+CREATE FUNCTION behavior.session_id(source text, visitor text, event_id text) RETURNS uuid
+	LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE
+	AS 'MODULE_PATHNAME', 'behavior_session_id';
+COMMENT ON FUNCTION behavior.session_id(text, text, text) IS 'id of the session that begins with this event: the UUIDv5 in namespace 43c32fd6-ceca-5633-ac49-1daf30b4cb49 (UUIDv5 of URL behavior.session) of the netstrings (length:bytes,) of source, visitor and event id';
+
+-- Open to everybody, since a view's functions run as its reader.
+CREATE FUNCTION behavior._visitor_hash(source text, visitor text) RETURNS bigint
+	LANGUAGE C STABLE STRICT PARALLEL SAFE COST 5
+	AS 'MODULE_PATHNAME', 'behavior_visitor_hash';
+COMMENT ON FUNCTION behavior._visitor_hash(text, text) IS 'what the sessions of a visitor are found by';
+
+-- What a rebuild of sessions is at.  Not dumped: a restored rebuild starts anew.
+CREATE TABLE behavior._session_build (
+	singleton		boolean PRIMARY KEY DEFAULT true CHECK (singleton),
+	settings		jsonb NOT NULL,			-- with "table": the generation being built
+	phase			text NOT NULL CHECK (phase IN ('walk', 'catch up', 'clean')),
+	tick_id			bigint NOT NULL,		-- folded up to and including this tick
+	partition		regclass,				-- walked now; NULL: none yet
+	partition_lower	timestamptz,			-- its lower bound
+	next_block		bigint NOT NULL DEFAULT 0,
+	swapped_xid		xid8					-- clean: the old generation may still be seen by older snapshots
+);
+COMMENT ON TABLE behavior._session_build IS 'how far a rebuild of sessions has come';
+
+REVOKE ALL ON behavior._session_a, behavior._session_b, behavior.session_alias, behavior._session, behavior.session,
+	behavior._session_build FROM PUBLIC;
