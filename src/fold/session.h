@@ -70,6 +70,7 @@ typedef struct SessionRun
 	bool		stored;
 	ItemPointerData tid;
 	pg_uuid_t	id;
+	Bytes		id_event;		/* the event that "id" was computed from */
 } SessionRun;
 
 typedef struct SessionSettings

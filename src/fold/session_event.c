@@ -8,6 +8,7 @@
 
 #include "utils/builtins.h"
 #include "utils/numeric.h"
+#include "utils/timestamp.h"
 
 #include "fold/session.h"
 #include "log/log_row.h"

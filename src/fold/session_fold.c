@@ -169,6 +169,11 @@ write_run(SessionFolder *folder, const SessionVisitor *visitor, SessionRun *run,
 
 	if (run->stored && !changed)
 		return;
+	if (run->stored && bytes_compare(run->id_event, run->first.event_id) == 0)
+	{
+		session_store_update(folder->store, visitor, run);
+		return;
+	}
 	session_id(visitor->source, visitor->visitor, run->first.event_id, &id);
 	if (!run->stored)
 	{
@@ -177,12 +182,9 @@ write_run(SessionFolder *folder, const SessionVisitor *visitor, SessionRun *run,
 		session_aliases_born(folder->aliases, &id);
 		return;
 	}
-	if (memcmp(&id, &run->id, sizeof(id)) != 0)
-	{
-		session_aliases_dead(folder->aliases, &run->id, &id);
-		session_aliases_born(folder->aliases, &id);
-		run->id = id;
-	}
+	session_aliases_dead(folder->aliases, &run->id, &id);
+	session_aliases_born(folder->aliases, &id);
+	run->id = id;
 	session_store_update(folder->store, visitor, run);
 }
 
@@ -225,6 +227,7 @@ merge_visitor(SessionFolder *folder, const SessionVisitor *visitor, SessionRun *
 				current.stored = true;
 				current.tid = next->tid;
 				current.id = next->id;
+				current.id_event = next->id_event;
 			}
 			session_run_merge(&current, next);
 			continue;
@@ -246,6 +249,7 @@ merge_visitor(SessionFolder *folder, const SessionVisitor *visitor, SessionRun *
 		changed = false;
 		nabsorbed = 0;
 	}
+	pfree(absorbed);
 }
 
 /* Merges what has been collected into the table. */

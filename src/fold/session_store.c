@@ -17,6 +17,7 @@
 #include "utils/fmgroids.h"
 #include "utils/memutils.h"
 #include "utils/numeric.h"
+#include "utils/timestamp.h"
 #include "utils/snapmgr.h"
 
 #include "core/catalog.h"
@@ -220,6 +221,7 @@ run_from_row(SessionRun *run, HeapTuple tuple, const Datum *values, const bool *
 	run->first.has_sequence = !nulls[SESSION_FIRST_SEQUENCE - 1];
 	run->first.sequence = run->first.has_sequence ? DatumGetInt64(values[SESSION_FIRST_SEQUENCE - 1]) : 0;
 	run->first.event_id = bytes_from_datum(values[SESSION_FIRST_EVENT_ID - 1], false);
+	run->id_event = run->first.event_id;
 	run->last.at = DatumGetTimestampTz(values[SESSION_ENDED_AT - 1]);
 	run->last.has_sequence = !nulls[SESSION_LAST_SEQUENCE - 1];
 	run->last.sequence = run->last.has_sequence ? DatumGetInt64(values[SESSION_LAST_SEQUENCE - 1]) : 0;
