@@ -72,7 +72,9 @@ static const char *const advance =
 	"WHERE name = $1";
 
 static const char *const note_failure =
-	"UPDATE behavior._projection SET state = 'failing', attempts = attempts + 1, error = $2, failed_at = clock_timestamp() "
+	"UPDATE behavior._projection SET state = CASE WHEN state = 'current' AND $3 THEN 'failing' ELSE "
+	"state END,"
+	" attempts = attempts + 1, error = $2, failed_at = clock_timestamp() "
 	"WHERE name = (SELECT name FROM behavior._projection WHERE name = $1 FOR UPDATE SKIP LOCKED)";
 
 /* The single value of the single row that the last statement returned; *isnull when there is no
@@ -81,7 +83,7 @@ static int64
 spi_int64(bool *isnull)
 {
 	*isnull = true;
-	if (SPI_processed == 0)
+	if (SPI_processed == 0 || SPI_tuptable == NULL)
 		return 0;
 	return DatumGetInt64(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, isnull));
 }
@@ -156,30 +158,32 @@ fold_step(Fold *fold, int64 tick, bool wait)
 }
 
 /* Errors that are not the projection's: the statement itself is to end. */
-static bool
-ends_statement(int sqlstate)
+bool
+projection_error_ends_statement(int sqlstate)
 {
 	return sqlstate == ERRCODE_QUERY_CANCELED || sqlstate == ERRCODE_ADMIN_SHUTDOWN ||
 		   sqlstate == ERRCODE_CRASH_SHUTDOWN || sqlstate == ERRCODE_IDLE_SESSION_TIMEOUT;
 }
 
 /* Reports that a projection failed, and notes it with the projection. */
-static void
-report_failure(const char *name, const ErrorData *edata)
+void
+projection_failed(const char *name, bool folding, const ErrorData *edata)
 {
-	Oid types[2] = {TEXTOID, TEXTOID};
-	Datum values[2] = {CStringGetTextDatum(name), CStringGetTextDatum(edata->message)};
+	Oid types[3] = {TEXTOID, TEXTOID, BOOLOID};
+	Datum values[3] = {CStringGetTextDatum(name), CStringGetTextDatum(edata->message),
+					   BoolGetDatum(folding)};
 	bool isnull;
 
 	ereport(
 		WARNING,
 		(errcode(edata->sqlerrcode),
-		 errmsg("projection \"%s\" could not be folded: %s", name, edata->message),
+		 errmsg("projection \"%s\" could not be %s: %s", name, folding ? "folded" : "built",
+				edata->message),
 		 edata->detail ? errdetail("%s", edata->detail) : 0,
 		 edata->context ? errcontext("%s", edata->context) : 0,
 		 errhint(
 			 "The other projections go on; this one is tried again.  See behavior.projection.")));
-	run_int64(note_failure, SPI_OK_UPDATE, 2, types, values, &isnull);
+	run_int64(note_failure, SPI_OK_UPDATE, 3, types, values, &isnull);
 }
 
 static StepResult
@@ -212,9 +216,9 @@ fold_step_guarded(Fold *fold, int64 tick, bool wait)
 
 	if (edata != NULL)
 	{
-		if (ends_statement(edata->sqlerrcode))
+		if (projection_error_ends_statement(edata->sqlerrcode))
 			ReThrowError(edata);
-		report_failure(fold->name, edata);
+		projection_failed(fold->name, true, edata);
 		FreeErrorData(edata);
 	}
 	return result;

@@ -63,4 +63,10 @@ extern void projection_fold_all(int64 tick, bool own_transactions, bool wait);
  */
 extern void projection_build_all(bool own_transactions);
 
+/* True for errors that end the statement and are not the projection's: cancel, shutdown. */
+extern bool projection_error_ends_statement(int sqlstate);
+
+/* A WARNING that a projection could not be folded (else: built), noted with the projection. */
+extern void projection_failed(const char *name, bool folding, const ErrorData *edata);
+
 #endif

@@ -29,11 +29,10 @@
 #include "fold/projection.h"
 #include "fold/session.h"
 
-/* 43c32fd6-ceca-5633-ac49-1daf30b4cb49: the UUIDv5 of "behavior.session" in the namespace of URLs. */
-static const uint8 session_namespace[UUID_LEN] = {
-	0x43, 0xc3, 0x2f, 0xd6, 0xce, 0xca, 0x56, 0x33,
-	0xac, 0x49, 0x1d, 0xaf, 0x30, 0xb4, 0xcb, 0x49
-};
+/* 43c32fd6-ceca-5633-ac49-1daf30b4cb49: the UUIDv5 of "behavior.session" in the namespace of URLs.
+ */
+static const uint8 session_namespace[UUID_LEN] = {0x43, 0xc3, 0x2f, 0xd6, 0xce, 0xca, 0x56, 0x33,
+												  0xac, 0x49, 0x1d, 0xaf, 0x30, 0xb4, 0xcb, 0x49};
 
 PG_FUNCTION_INFO_V1(behavior_session_settings);
 PG_FUNCTION_INFO_V1(behavior_session_id);
@@ -42,7 +41,7 @@ PG_FUNCTION_INFO_V1(behavior_visitor_hash);
 static void
 push_key(JsonbParseState **state, const char *name)
 {
-	JsonbValue	key;
+	JsonbValue key;
 
 	key.type = jbvString;
 	key.val.string.val = unconstify(char *, name);
@@ -54,16 +53,16 @@ push_key(JsonbParseState **state, const char *name)
 static void
 push_list(JsonbParseState **state, const char *name, const char *setting)
 {
-	List	   *names = NIL;
-	ListCell   *lc;
+	List *names = NIL;
+	ListCell *lc;
 
 	push_key(state, name);
 	pushJsonbValue(state, WJB_BEGIN_ARRAY, NULL);
 	/* Its check hook has accepted the setting. */
 	(void) SplitGUCList(pstrdup(setting), ',', &names);
-	foreach(lc, names)
+	foreach (lc, names)
 	{
-		JsonbValue	value;
+		JsonbValue value;
 
 		value.type = jbvString;
 		value.val.string.val = lfirst(lc);
@@ -78,7 +77,7 @@ Jsonb *
 session_current_settings(void)
 {
 	JsonbParseState *state = NULL;
-	JsonbValue	value;
+	JsonbValue value;
 
 	pushJsonbValue(&state, WJB_BEGIN_OBJECT, NULL);
 	push_key(&state, "timeout");
@@ -94,9 +93,9 @@ session_current_settings(void)
 static List *
 list_member_strings(Jsonb *settings, const char *name)
 {
-	JsonbValue	buffer;
+	JsonbValue buffer;
 	JsonbValue *array = getKeyJsonValueFromContainer(&settings->root, name, strlen(name), &buffer);
-	List	   *list = NIL;
+	List *list = NIL;
 
 	if (array == NULL || array->type != jbvBinary || !JsonContainerIsArray(array->val.binary.data))
 		return NIL;
@@ -115,7 +114,7 @@ SessionSettings *
 session_settings(Jsonb *stored)
 {
 	SessionSettings *settings = palloc0(sizeof(SessionSettings));
-	JsonbValue	buffer;
+	JsonbValue buffer;
 	JsonbValue *value;
 
 	value = getKeyJsonValueFromContainer(&stored->root, "timeout", strlen("timeout"), &buffer);
@@ -123,10 +122,13 @@ session_settings(Jsonb *stored)
 		ereport(ERROR,
 				(errcode(ERRCODE_DATA_CORRUPTED),
 				 errmsg("the stored settings of projection \"%s\" have no timeout", SESSIONS)));
-	settings->timeout = DatumGetInt64(DirectFunctionCall1(numeric_int8, NumericGetDatum(value->val.numeric))) * USECS_PER_SEC;
+	settings->timeout =
+		DatumGetInt64(DirectFunctionCall1(numeric_int8, NumericGetDatum(value->val.numeric))) *
+		USECS_PER_SEC;
 	value = getKeyJsonValueFromContainer(&stored->root, "table", strlen("table"), &buffer);
 	settings->table = value != NULL && value->type == jbvString && value->val.string.len == 1
-		? value->val.string.val[0] : 'a';
+						  ? value->val.string.val[0]
+						  : 'a';
 	settings->pages = list_member_strings(stored, "page");
 	settings->properties = list_member_strings(stored, "properties");
 	settings->ignore = list_member_strings(stored, "ignore");
@@ -136,18 +138,19 @@ session_settings(Jsonb *stored)
 static void
 hash_bytes_prefixed(SipState *state, Bytes bytes)
 {
-	uint32		length = bytes.length;
-	uint8		prefix[4] = {length, length >> 8, length >> 16, length >> 24};
+	uint32 length = bytes.length;
+	uint8 prefix[4] = {length, length >> 8, length >> 16, length >> 24};
 
 	sip_update(state, prefix, sizeof(prefix));
 	sip_update(state, bytes.data, bytes.length);
 }
 
-/* What the sessions of a visitor are found by: keyed, so that nobody can choose visitors that collide. */
+/* What the sessions of a visitor are found by: keyed, so that nobody can choose visitors that
+ * collide. */
 int64
 session_visitor_hash(Bytes source, Bytes visitor)
 {
-	SipState	state;
+	SipState state;
 
 	sip_init(&state, instance_seed(), false);
 	hash_bytes_prefixed(&state, source);
@@ -166,7 +169,7 @@ sha1_update(pg_cryptohash_ctx *context, const void *data, size_t length)
 static void
 sha1_update_netstring(pg_cryptohash_ctx *context, Bytes bytes)
 {
-	char		prefix[16];
+	char prefix[16];
 
 	sha1_update(context, prefix, snprintf(prefix, sizeof(prefix), "%d:", bytes.length));
 	sha1_update(context, bytes.data, bytes.length);
@@ -181,7 +184,7 @@ void
 session_id(Bytes source, Bytes visitor, Bytes event_id, pg_uuid_t *id)
 {
 	pg_cryptohash_ctx *context = pg_cryptohash_create(PG_SHA1);
-	uint8		digest[SHA1_DIGEST_LENGTH];
+	uint8 digest[SHA1_DIGEST_LENGTH];
 
 	if (context == NULL || pg_cryptohash_init(context) < 0)
 		elog(ERROR, "could not start SHA-1: %s", pg_cryptohash_error(context));
@@ -194,17 +197,18 @@ session_id(Bytes source, Bytes visitor, Bytes event_id, pg_uuid_t *id)
 	pg_cryptohash_free(context);
 
 	memcpy(id->data, digest, UUID_LEN);
-	id->data[6] = (id->data[6] & 0x0f) | 0x50;	/* version 5 */
-	id->data[8] = (id->data[8] & 0x3f) | 0x80;	/* variant of RFC 4122 */
+	id->data[6] = (id->data[6] & 0x0f) | 0x50; /* version 5 */
+	id->data[8] = (id->data[8] & 0x3f) | 0x80; /* variant of RFC 4122 */
 }
 
 void
 session_fold(const char *name, const TickEvents *events)
 {
-	MemoryContext context = AllocSetContextCreate(CurrentMemoryContext, "behavior session fold", ALLOCSET_DEFAULT_SIZES);
+	MemoryContext context = AllocSetContextCreate(CurrentMemoryContext, "behavior session fold",
+												  ALLOCSET_DEFAULT_SIZES);
 	MemoryContext old = MemoryContextSwitchTo(context);
-	Oid			types[1] = {TEXTOID};
-	Datum		values[1] = {CStringGetTextDatum(name)};
+	Oid types[1] = {TEXTOID};
+	Datum values[1] = {CStringGetTextDatum(name)};
 	SecureContext secure;
 	SessionSettings *settings = NULL;
 	SessionFolder *folder;
@@ -212,10 +216,11 @@ session_fold(const char *name, const TickEvents *events)
 
 	SPI_connect();
 	secure_begin(&secure, behavior_owner());
-	if (spi_exec("SELECT settings FROM behavior._projection WHERE name = $1", SPI_OK_SELECT, false, 1, types, values, NULL) == 1)
+	if (spi_exec("SELECT settings FROM behavior._projection WHERE name = $1", SPI_OK_SELECT, false,
+				 1, types, values, NULL) == 1)
 	{
-		bool		isnull;
-		Datum		stored = SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull);
+		bool isnull;
+		Datum stored = SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull);
 		MemoryContext spi_context = MemoryContextSwitchTo(context);
 
 		settings = session_settings(DatumGetJsonbPCopy(stored));
@@ -224,9 +229,8 @@ session_fold(const char *name, const TickEvents *events)
 	secure_end(&secure);
 	SPI_finish();
 	if (settings == NULL)
-		ereport(ERROR,
-				(errcode(ERRCODE_UNDEFINED_OBJECT),
-				 errmsg("projection \"%s\" does not exist", name)));
+		ereport(ERROR, (errcode(ERRCODE_UNDEFINED_OBJECT),
+						errmsg("projection \"%s\" does not exist", name)));
 
 	folder = session_folder_begin(settings, true);
 	slot = MakeSingleTupleTableSlot(events->desc, &TTSOpsMinimalTuple);
@@ -244,18 +248,20 @@ session_fold(const char *name, const TickEvents *events)
 void
 session_prepare(void)
 {
-	Oid			types[2] = {TEXTOID, JSONBOID};
-	Datum		values[2] = {CStringGetTextDatum(SESSIONS), (Datum) 0};
+	Oid types[2] = {TEXTOID, JSONBOID};
+	Datum values[2] = {CStringGetTextDatum(SESSIONS), (Datum) 0};
 	SecureContext secure;
 
 	SPI_connect();
 	secure_begin(&secure, behavior_owner());
-	if (spi_exec("SELECT FROM behavior._projection WHERE name = $1", SPI_OK_SELECT, false, 1, types, values, NULL) == 0)
+	if (spi_exec("SELECT FROM behavior._projection WHERE name = $1", SPI_OK_SELECT, false, 1, types,
+				 values, NULL) == 0)
 	{
 		values[1] = JsonbPGetDatum(session_current_settings());
-		spi_exec("INSERT INTO behavior._projection (name, kind, state, tick_id, settings) "
-				 "VALUES ($1, 'session', 'current', 0, $2 || '{\"table\": \"a\"}') ON CONFLICT (name) DO NOTHING",
-				 SPI_OK_INSERT, false, 2, types, values, NULL);
+		spi_exec(
+			"INSERT INTO behavior._projection (name, kind, state, tick_id, settings) "
+			"VALUES ($1, 'session', 'current', 0, $2 || '{\"table\": \"a\"}') ON CONFLICT (name) DO NOTHING",
+			SPI_OK_INSERT, false, 2, types, values, NULL);
 	}
 	secure_end(&secure);
 	SPI_finish();
@@ -264,7 +270,7 @@ session_prepare(void)
 static Bytes
 bytes_argument(text *value)
 {
-	Bytes		bytes = {VARDATA_ANY(value), VARSIZE_ANY_EXHDR(value)};
+	Bytes bytes = {VARDATA_ANY(value), VARSIZE_ANY_EXHDR(value)};
 
 	return bytes;
 }
@@ -280,7 +286,7 @@ behavior_session_settings(PG_FUNCTION_ARGS)
 Datum
 behavior_session_id(PG_FUNCTION_ARGS)
 {
-	pg_uuid_t  *id = palloc(sizeof(pg_uuid_t));
+	pg_uuid_t *id = palloc(sizeof(pg_uuid_t));
 
 	session_id(bytes_argument(PG_GETARG_TEXT_PP(0)), bytes_argument(PG_GETARG_TEXT_PP(1)),
 			   bytes_argument(PG_GETARG_TEXT_PP(2)), id);

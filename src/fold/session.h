@@ -22,81 +22,81 @@
 #include "utils/rel.h"
 #include "utils/uuid.h"
 
-#define SESSIONS	"sessions"
+#define SESSIONS "sessions"
 
 /* Bytes without a terminator; data NULL: none. */
 typedef struct Bytes
 {
 	const char *data;
-	int			length;
+	int length;
 } Bytes;
 
 /* Position of an event in the one order: time, sequence NULLS FIRST, event_id COLLATE "C". */
 typedef struct OrderKey
 {
 	TimestampTz at;
-	int64		sequence;
-	bool		has_sequence;
-	Bytes		event_id;
+	int64 sequence;
+	bool has_sequence;
+	Bytes event_id;
 } OrderKey;
 
 typedef struct TypeCount
 {
-	Bytes		type;
-	int64		count;
+	Bytes type;
+	int64 count;
 } TypeCount;
 
 typedef struct SessionRun
 {
-	OrderKey	first;
-	OrderKey	last;
-	Bytes		entry_type;
-	Bytes		exit_type;
-	OrderKey	entry_page_key;
-	Bytes		entry_page;
-	OrderKey	exit_page_key;
-	Bytes		exit_page;
-	OrderKey	properties_key;
-	Jsonb	   *properties;		/* NULL: none */
-	OrderKey	user_key;
-	Bytes		user_id;
-	int64		events;
-	int64		page_views;
-	int			ntypes;
-	int			max_types;
-	TypeCount  *types;
+	OrderKey first;
+	OrderKey last;
+	Bytes entry_type;
+	Bytes exit_type;
+	OrderKey entry_page_key;
+	Bytes entry_page;
+	OrderKey exit_page_key;
+	Bytes exit_page;
+	OrderKey properties_key;
+	Jsonb *properties; /* NULL: none */
+	OrderKey user_key;
+	Bytes user_id;
+	int64 events;
+	int64 page_views;
+	int ntypes;
+	int max_types;
+	TypeCount *types;
 
 	/* A row of the table, or not yet one. */
-	bool		stored;
+	bool stored;
 	ItemPointerData tid;
-	pg_uuid_t	id;
-	Bytes		id_event;		/* the event that "id" was computed from */
+	pg_uuid_t id;
+	Bytes id_event; /* the event that "id" was computed from */
 } SessionRun;
 
 typedef struct SessionSettings
 {
-	char		table;			/* 'a' or 'b' */
-	int64		timeout;		/* microseconds */
-	List	   *pages;			/* of char * */
-	List	   *properties;
-	List	   *ignore;
+	char table;	   /* 'a' or 'b' */
+	int64 timeout; /* microseconds */
+	List *pages;   /* of char * */
+	List *properties;
+	List *ignore;
 } SessionSettings;
 
 /* One event's part in a session. */
 typedef struct SessionEvent
 {
-	OrderKey	key;
-	Bytes		type;
-	Bytes		user_id;
-	Bytes		page;
-	Jsonb	   *properties;
+	OrderKey key;
+	Bytes type;
+	Bytes user_id;
+	Bytes page;
+	Jsonb *properties;
 } SessionEvent;
 
 typedef struct SessionVisitor
 {
-	int64		hash;
-	Bytes		source;
-	Bytes		visitor;
+	int64 hash;
+	Bytes source;
+	Bytes visitor;
 } SessionVisitor;
 
 /* session.c */
@@ -110,8 +110,8 @@ extern bool session_event_take(const SessionSettings *settings, TupleTableSlot *
 							   SessionVisitor *visitor, SessionEvent *event);
 
 /* session_run.c */
-extern int	order_key_compare(const OrderKey *a, const OrderKey *b);
-extern int	bytes_compare(Bytes a, Bytes b);
+extern int order_key_compare(const OrderKey *a, const OrderKey *b);
+extern int bytes_compare(Bytes a, Bytes b);
 extern void session_run_start(SessionRun *run, const SessionEvent *event);
 extern void session_run_add(SessionRun *run, const SessionEvent *event);
 extern void session_run_merge(SessionRun *run, const SessionRun *other);
@@ -120,7 +120,7 @@ extern void session_run_sum_types(SessionRun *run);
 /* session_fold.c: collects events by visitor and merges them into a table's rows. */
 typedef struct SessionFolder SessionFolder;
 extern SessionFolder *session_folder_begin(const SessionSettings *settings, bool keep_aliases);
-extern void session_folder_add(TupleTableSlot *slot, void *folder);	/* a LogRowCallback */
+extern void session_folder_add(TupleTableSlot *slot, void *folder); /* a LogRowCallback */
 extern void session_folder_end(SessionFolder *folder);
 
 /* session_store.c: rows of one generation. */
@@ -132,18 +132,18 @@ extern void session_store_snapshot(SessionStore *store);
 /* Stored sessions of a visitor that touch from..to, ascending, in the current context. */
 extern SessionRun *session_store_find(SessionStore *store, const SessionVisitor *visitor,
 									  TimestampTz from, TimestampTz to, int *count);
-extern void session_store_insert(SessionStore *store, const SessionVisitor *visitor,
-								 SessionRun *run);
-extern void session_store_update(SessionStore *store, const SessionVisitor *visitor,
-								 SessionRun *run);
+extern void
+session_store_insert(SessionStore *store, const SessionVisitor *visitor, SessionRun *run);
+extern void
+session_store_update(SessionStore *store, const SessionVisitor *visitor, SessionRun *run);
 extern void session_store_delete(SessionStore *store, const SessionRun *run);
 extern void session_store_flush(SessionStore *store);
 
 /* session_alias.c: ids that died and ids that were born in a fold. */
 typedef struct SessionAliases SessionAliases;
 extern SessionAliases *session_aliases_begin(char table);
-extern void session_aliases_dead(SessionAliases *aliases, const pg_uuid_t *dead,
-								 const pg_uuid_t *living);
+extern void
+session_aliases_dead(SessionAliases *aliases, const pg_uuid_t *dead, const pg_uuid_t *living);
 extern void session_aliases_born(SessionAliases *aliases, const pg_uuid_t *id);
 extern void session_aliases_store(SessionAliases *aliases);
 

@@ -97,3 +97,17 @@ COMMENT ON TABLE behavior._session_build IS 'how far a rebuild of sessions has c
 
 REVOKE ALL ON behavior._session_a, behavior._session_b, behavior.session_alias, behavior._session, behavior.session,
 	behavior._session_build FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION behavior.session_id(text, text, text) TO PUBLIC;
+
+-- Every event with the session that it is part of, as of the last tick.
+CREATE VIEW behavior.event_session AS
+	SELECT e.*, s.session_id
+	FROM behavior.event e
+		LEFT JOIN behavior._session s
+			ON s.visitor_hash = behavior._visitor_hash(e.source, COALESCE(e.anonymous_id, e.user_id))
+			AND s.source = e.source
+			AND s.visitor = COALESCE(e.anonymous_id, e.user_id)
+			AND e.occurred_at BETWEEN s.started_at AND s.ended_at
+			AND NOT COALESCE((SELECT p.settings -> 'ignore' FROM behavior._projection p WHERE p.name = 'sessions') ? e.type, false);
+COMMENT ON VIEW behavior.event_session IS 'events with the session that each is part of, NULL for ignored types and for events that no tick has folded yet';
+REVOKE ALL ON behavior.event_session FROM PUBLIC;

@@ -21,17 +21,17 @@
 
 typedef struct IdArray
 {
-	int			count;
-	int			max;
-	Datum	   *ids;
+	int count;
+	int max;
+	Datum *ids;
 } IdArray;
 
 struct SessionAliases
 {
-	char		table;
-	IdArray		dead;
-	IdArray		living;
-	IdArray		born;
+	char table;
+	IdArray dead;
+	IdArray living;
+	IdArray born;
 };
 
 static const char *const repoint =
@@ -67,7 +67,7 @@ session_aliases_begin(char table)
 static void
 add_id(IdArray *array, const pg_uuid_t *id)
 {
-	pg_uuid_t  *copy = palloc(sizeof(pg_uuid_t));
+	pg_uuid_t *copy = palloc(sizeof(pg_uuid_t));
 
 	if (array->ids == NULL)
 	{
@@ -99,13 +99,14 @@ session_aliases_born(SessionAliases *aliases, const pg_uuid_t *id)
 static Datum
 uuid_array(const IdArray *ids)
 {
-	return PointerGetDatum(construct_array(ids->ids, ids->count, UUIDOID, UUID_LEN, false, TYPALIGN_CHAR));
+	return PointerGetDatum(
+		construct_array(ids->ids, ids->count, UUIDOID, UUID_LEN, false, TYPALIGN_CHAR));
 }
 
 void
 session_aliases_store(SessionAliases *aliases)
 {
-	Oid			types[2] = {UUIDARRAYOID, UUIDARRAYOID};
+	Oid types[2] = {UUIDARRAYOID, UUIDARRAYOID};
 	SecureContext secure;
 
 	if (aliases->dead.count == 0 && aliases->born.count == 0)
@@ -114,14 +115,16 @@ session_aliases_store(SessionAliases *aliases)
 	secure_begin(&secure, behavior_owner());
 	if (aliases->dead.count > 0)
 	{
-		Datum		values[2] = {uuid_array(&aliases->dead), uuid_array(&aliases->living)};
+		Datum values[2] = {uuid_array(&aliases->dead), uuid_array(&aliases->living)};
 
 		spi_exec(repoint, SPI_OK_UPDATE, false, 2, types, values, NULL);
-		spi_exec(aliases->table == 'a' ? insert_a : insert_b, SPI_OK_INSERT, false, 2, types, values, NULL);
+		spi_exec(aliases->table == 'a' ? insert_a : insert_b, SPI_OK_INSERT, false, 2, types,
+				 values, NULL);
 	}
-	if (aliases->born.count > 0 && spi_exec(any_alias, SPI_OK_SELECT, false, 0, NULL, NULL, NULL) > 0)
+	if (aliases->born.count > 0 &&
+		spi_exec(any_alias, SPI_OK_SELECT, false, 0, NULL, NULL, NULL) > 0)
 	{
-		Datum		values[1] = {uuid_array(&aliases->born)};
+		Datum values[1] = {uuid_array(&aliases->born)};
 
 		spi_exec(forget_born, SPI_OK_DELETE, false, 1, types, values, NULL);
 	}

@@ -19,9 +19,9 @@ static const char *const campaign_prefix = "utm_";
 static Bytes
 copy_text(TupleTableSlot *slot, int attribute)
 {
-	Bytes		bytes = {NULL, 0};
-	text	   *value;
-	char	   *copy;
+	Bytes bytes = {NULL, 0};
+	text *value;
+	char *copy;
 
 	if (slot->tts_isnull[attribute - 1])
 		return bytes;
@@ -39,11 +39,11 @@ copy_text(TupleTableSlot *slot, int attribute)
 static Bytes
 peek_text(TupleTableSlot *slot, int attribute)
 {
-	Bytes		bytes = {NULL, 0};
+	Bytes bytes = {NULL, 0};
 
 	if (!slot->tts_isnull[attribute - 1])
 	{
-		text	   *value = DatumGetTextPP(slot->tts_values[attribute - 1]);
+		text *value = DatumGetTextPP(slot->tts_values[attribute - 1]);
 
 		bytes.data = VARDATA_ANY(value);
 		bytes.length = VARSIZE_ANY_EXHDR(value);
@@ -54,9 +54,9 @@ peek_text(TupleTableSlot *slot, int attribute)
 static bool
 ignored(const SessionSettings *settings, Bytes type)
 {
-	ListCell   *lc;
+	ListCell *lc;
 
-	foreach(lc, settings->ignore)
+	foreach (lc, settings->ignore)
 	{
 		const char *name = lfirst(lc);
 
@@ -79,17 +79,17 @@ member(JsonbContainer *object, const char *name, JsonbValue *result)
 static Bytes
 find_page(const SessionSettings *settings, Jsonb *properties)
 {
-	Bytes		page = {NULL, 0};
-	ListCell   *lc;
+	Bytes page = {NULL, 0};
+	ListCell *lc;
 
-	foreach(lc, settings->pages)
+	foreach (lc, settings->pages)
 	{
-		JsonbValue	buffer;
+		JsonbValue buffer;
 		JsonbValue *value = member(&properties->root, lfirst(lc), &buffer);
 
 		if (value != NULL && value->type == jbvString)
 		{
-			char	   *copy = palloc(value->val.string.len + 1);
+			char *copy = palloc(value->val.string.len + 1);
 
 			memcpy(copy, value->val.string.val, value->val.string.len);
 			page.data = copy;
@@ -98,7 +98,8 @@ find_page(const SessionSettings *settings, Jsonb *properties)
 		}
 		if (value != NULL && value->type == jbvNumeric)
 		{
-			page.data = DatumGetCString(DirectFunctionCall1(numeric_out, NumericGetDatum(value->val.numeric)));
+			page.data = DatumGetCString(
+				DirectFunctionCall1(numeric_out, NumericGetDatum(value->val.numeric)));
 			page.length = strlen(page.data);
 			break;
 		}
@@ -122,7 +123,8 @@ find_property(Jsonb *properties, JsonbContainer *campaign, const char *name, Jso
 		{
 			const char *short_name = name + strlen(campaign_prefix);
 
-			value = member(campaign, strcmp(short_name, "campaign") == 0 ? "name" : short_name, buffer);
+			value =
+				member(campaign, strcmp(short_name, "campaign") == 0 ? "name" : short_name, buffer);
 		}
 	}
 	return value;
@@ -134,22 +136,23 @@ find_properties(const SessionSettings *settings, Jsonb *properties, Jsonb *conte
 {
 	JsonbParseState *state = NULL;
 	JsonbContainer *campaign = NULL;
-	JsonbValue	campaign_value;
-	ListCell   *lc;
+	JsonbValue campaign_value;
+	ListCell *lc;
 
 	if (context != NULL && JB_ROOT_IS_OBJECT(context))
 	{
 		JsonbValue *value = member(&context->root, "campaign", &campaign_value);
 
-		if (value != NULL && value->type == jbvBinary && JsonContainerIsObject(value->val.binary.data))
+		if (value != NULL && value->type == jbvBinary &&
+			JsonContainerIsObject(value->val.binary.data))
 			campaign = value->val.binary.data;
 	}
 
-	foreach(lc, settings->properties)
+	foreach (lc, settings->properties)
 	{
 		const char *name = lfirst(lc);
-		JsonbValue	buffer;
-		JsonbValue	key;
+		JsonbValue buffer;
+		JsonbValue key;
 		JsonbValue *value = find_property(properties, campaign, name, &buffer);
 
 		if (value == NULL)
@@ -172,12 +175,12 @@ find_properties(const SessionSettings *settings, Jsonb *properties, Jsonb *conte
  * an ignored type, or of nobody.  visitor points into the slot, event is copied.
  */
 bool
-session_event_take(const SessionSettings *settings, TupleTableSlot *slot,
-				   SessionVisitor *visitor, SessionEvent *event)
+session_event_take(const SessionSettings *settings, TupleTableSlot *slot, SessionVisitor *visitor,
+				   SessionEvent *event)
 {
-	Datum		properties_datum;
-	Jsonb	   *properties;
-	Jsonb	   *context = NULL;
+	Datum properties_datum;
+	Jsonb *properties;
+	Jsonb *context = NULL;
 
 	slot_getallattrs(slot);
 	if (ignored(settings, peek_text(slot, LOG_TYPE)))
@@ -191,7 +194,8 @@ session_event_take(const SessionSettings *settings, TupleTableSlot *slot,
 
 	event->key.at = DatumGetTimestampTz(slot->tts_values[LOG_OCCURRED_AT - 1]);
 	event->key.has_sequence = !slot->tts_isnull[LOG_SEQUENCE - 1];
-	event->key.sequence = event->key.has_sequence ? DatumGetInt64(slot->tts_values[LOG_SEQUENCE - 1]) : 0;
+	event->key.sequence =
+		event->key.has_sequence ? DatumGetInt64(slot->tts_values[LOG_SEQUENCE - 1]) : 0;
 	event->key.event_id = copy_text(slot, LOG_EVENT_ID);
 	event->type = copy_text(slot, LOG_TYPE);
 	event->user_id = copy_text(slot, LOG_USER_ID);

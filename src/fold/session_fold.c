@@ -21,36 +21,37 @@
 #include "fold/session.h"
 
 /* Collected before they are merged. */
-#define FOLDER_BYTES	(64 * 1024 * 1024)
-#define FOLDER_EVENTS	250000
+#define FOLDER_BYTES  (64 * 1024 * 1024)
+#define FOLDER_EVENTS 250000
 
 typedef struct FoldEvent
 {
 	SessionEvent event;
-	int			next;			/* of the same visitor; -1: none */
+	int next; /* of the same visitor; -1: none */
 } FoldEvent;
 
 typedef struct VisitorEntry
 {
-	SessionVisitor visitor;		/* hash key; its texts live in the chunk's context */
-	int			first_event;
-	int			nevents;
-	char		status;
+	SessionVisitor visitor; /* hash key; its texts live in the chunk's context */
+	int first_event;
+	int nevents;
+	char status;
 } VisitorEntry;
 
 static inline bool
 same_visitor(SessionVisitor a, SessionVisitor b)
 {
-	return a.hash == b.hash && bytes_compare(a.visitor, b.visitor) == 0 && bytes_compare(a.source, b.source) == 0;
+	return a.hash == b.hash && bytes_compare(a.visitor, b.visitor) == 0 &&
+		   bytes_compare(a.source, b.source) == 0;
 }
 
-#define SH_PREFIX visitors
-#define SH_ELEMENT_TYPE VisitorEntry
-#define SH_KEY_TYPE SessionVisitor
-#define SH_KEY visitor
+#define SH_PREFIX			 visitors
+#define SH_ELEMENT_TYPE		 VisitorEntry
+#define SH_KEY_TYPE			 SessionVisitor
+#define SH_KEY				 visitor
 #define SH_HASH_KEY(tb, key) murmurhash32((uint32) (key).hash ^ (uint32) ((key).hash >> 32))
-#define SH_EQUAL(tb, a, b) same_visitor(a, b)
-#define SH_SCOPE static inline
+#define SH_EQUAL(tb, a, b)	 same_visitor(a, b)
+#define SH_SCOPE			 static inline
 #define SH_DECLARE
 #define SH_DEFINE
 #include "lib/simplehash.h"
@@ -58,14 +59,14 @@ same_visitor(SessionVisitor a, SessionVisitor b)
 struct SessionFolder
 {
 	const SessionSettings *settings;
-	bool		keep_aliases;
+	bool keep_aliases;
 	SessionStore *store;
-	MemoryContext context;		/* the folder's */
-	MemoryContext chunk;		/* of the events collected now */
-	MemoryContext visitor;		/* of the visitor merged now */
-	int			nevents;
-	int			max_events;
-	FoldEvent  *events;
+	MemoryContext context; /* the folder's */
+	MemoryContext chunk;   /* of the events collected now */
+	MemoryContext visitor; /* of the visitor merged now */
+	int nevents;
+	int max_events;
+	FoldEvent *events;
 	visitors_hash *visitors;
 	SessionAliases *aliases;
 };
@@ -82,15 +83,19 @@ chunk_begin(SessionFolder *folder)
 SessionFolder *
 session_folder_begin(const SessionSettings *settings, bool keep_aliases)
 {
-	MemoryContext context = AllocSetContextCreate(CurrentMemoryContext, "behavior sessions", ALLOCSET_DEFAULT_SIZES);
+	MemoryContext context =
+		AllocSetContextCreate(CurrentMemoryContext, "behavior sessions", ALLOCSET_DEFAULT_SIZES);
 	MemoryContext old = MemoryContextSwitchTo(context);
 	SessionFolder *folder = palloc0(sizeof(SessionFolder));
 
 	folder->settings = settings;
 	folder->keep_aliases = keep_aliases;
 	folder->context = context;
-	folder->chunk = AllocSetContextCreate(context, "behavior sessions chunk", ALLOCSET_DEFAULT_INITSIZE, ALLOCSET_DEFAULT_INITSIZE, ALLOCSET_DEFAULT_MAXSIZE);
-	folder->visitor = AllocSetContextCreate(context, "behavior sessions visitor", ALLOCSET_DEFAULT_SIZES);
+	folder->chunk =
+		AllocSetContextCreate(context, "behavior sessions chunk", ALLOCSET_DEFAULT_INITSIZE,
+							  ALLOCSET_DEFAULT_INITSIZE, ALLOCSET_DEFAULT_MAXSIZE);
+	folder->visitor =
+		AllocSetContextCreate(context, "behavior sessions visitor", ALLOCSET_DEFAULT_SIZES);
 	folder->store = session_store_open(settings->table);
 	folder->max_events = 4096;
 	folder->events = palloc(sizeof(FoldEvent) * folder->max_events);
@@ -102,7 +107,7 @@ session_folder_begin(const SessionSettings *settings, bool keep_aliases)
 static Bytes
 copy_bytes(Bytes bytes)
 {
-	char	   *copy = palloc(bytes.length + 1);
+	char *copy = palloc(bytes.length + 1);
 
 	memcpy(copy, bytes.data, bytes.length);
 	bytes.data = copy;
@@ -112,14 +117,15 @@ copy_bytes(Bytes bytes)
 static int
 fold_event_compare(const void *a, const void *b)
 {
-	return order_key_compare(&(*(FoldEvent *const *) a)->event.key, &(*(FoldEvent *const *) b)->event.key);
+	return order_key_compare(&(*(FoldEvent *const *) a)->event.key,
+							 &(*(FoldEvent *const *) b)->event.key);
 }
 
 /* True when an event at "at" goes on with what ends at "ended". */
 static bool
 within_timeout(const SessionFolder *folder, TimestampTz ended, TimestampTz at)
 {
-	int64		pause;
+	int64 pause;
 
 	return !pg_sub_s64_overflow(at, ended, &pause) && pause <= folder->settings->timeout;
 }
@@ -130,9 +136,9 @@ make_runs(SessionFolder *folder, const VisitorEntry *entry, int *count)
 {
 	FoldEvent **events = palloc(sizeof(FoldEvent *) * entry->nevents);
 	SessionRun *runs = NULL;
-	int			nruns = 0;
-	int			max = 0;
-	int			next = entry->first_event;
+	int nruns = 0;
+	int max = 0;
+	int next = entry->first_event;
 
 	for (int i = 0; i < entry->nevents; i++)
 	{
@@ -153,7 +159,8 @@ make_runs(SessionFolder *folder, const VisitorEntry *entry, int *count)
 		if (nruns == max)
 		{
 			max = Max(4, max * 2);
-			runs = runs == NULL ? palloc(sizeof(SessionRun) * max) : repalloc_huge(runs, sizeof(SessionRun) * max);
+			runs = runs == NULL ? palloc(sizeof(SessionRun) * max)
+								: repalloc_huge(runs, sizeof(SessionRun) * max);
 		}
 		session_run_start(&runs[nruns++], event);
 	}
@@ -165,7 +172,7 @@ make_runs(SessionFolder *folder, const VisitorEntry *entry, int *count)
 static void
 write_run(SessionFolder *folder, const SessionVisitor *visitor, SessionRun *run, bool changed)
 {
-	pg_uuid_t	id;
+	pg_uuid_t id;
 
 	if (run->stored && !changed)
 		return;
@@ -197,13 +204,13 @@ static void
 merge_visitor(SessionFolder *folder, const SessionVisitor *visitor, SessionRun *runs, int nruns,
 			  SessionRun *stored, int nstored)
 {
-	SessionRun	current;
-	bool		have = false;
-	bool		changed = false;
-	pg_uuid_t  *absorbed = palloc(sizeof(pg_uuid_t) * (nstored + 1));
-	int			nabsorbed = 0;
-	int			i = 0;
-	int			j = 0;
+	SessionRun current;
+	bool have = false;
+	bool changed = false;
+	pg_uuid_t *absorbed = palloc(sizeof(pg_uuid_t) * (nstored + 1));
+	int nabsorbed = 0;
+	int i = 0;
+	int j = 0;
 
 	for (;;)
 	{
@@ -267,8 +274,8 @@ chunk_end(SessionFolder *folder)
 	{
 		SessionRun *runs;
 		SessionRun *stored;
-		int			nruns;
-		int			nstored;
+		int nruns;
+		int nstored;
 		TimestampTz from;
 		TimestampTz to;
 
@@ -306,8 +313,8 @@ session_folder_add(TupleTableSlot *slot, void *arg)
 	if (session_event_take(folder->settings, slot, &visitor, &event))
 	{
 		VisitorEntry *entry;
-		FoldEvent  *fold_event;
-		bool		found;
+		FoldEvent *fold_event;
+		bool found;
 
 		visitor.hash = session_visitor_hash(visitor.source, visitor.visitor);
 		entry = visitors_insert(folder->visitors, visitor, &found);
@@ -331,7 +338,8 @@ session_folder_add(TupleTableSlot *slot, void *arg)
 	}
 	MemoryContextSwitchTo(old);
 
-	if (folder->nevents >= FOLDER_EVENTS || MemoryContextMemAllocated(folder->chunk, false) > FOLDER_BYTES)
+	if (folder->nevents >= FOLDER_EVENTS ||
+		MemoryContextMemAllocated(folder->chunk, false) > FOLDER_BYTES)
 		chunk_end(folder);
 }
 

@@ -7,13 +7,13 @@
 #include "fold/session.h"
 
 /* So many types are cheaper to look through than to sort. */
-#define FEW_TYPES	16
+#define FEW_TYPES 16
 
 /* As text COLLATE "C" compares. */
 int
 bytes_compare(Bytes a, Bytes b)
 {
-	int			result = memcmp(a.data, b.data, Min(a.length, b.length));
+	int result = memcmp(a.data, b.data, Min(a.length, b.length));
 
 	if (result != 0)
 		return result;
@@ -36,7 +36,7 @@ order_key_compare(const OrderKey *a, const OrderKey *b)
 static void
 take_earlier(OrderKey *key, Bytes *value, const OrderKey *other_key, Bytes other)
 {
-	int			order;
+	int order;
 
 	if (other.data == NULL)
 		return;
@@ -53,7 +53,7 @@ take_earlier(OrderKey *key, Bytes *value, const OrderKey *other_key, Bytes other
 static void
 take_later(OrderKey *key, Bytes *value, const OrderKey *other_key, Bytes other)
 {
-	int			order;
+	int order;
 
 	if (other.data == NULL)
 		return;
@@ -70,7 +70,7 @@ take_later(OrderKey *key, Bytes *value, const OrderKey *other_key, Bytes other)
 static void
 take_earlier_properties(SessionRun *run, const OrderKey *other_key, Jsonb *other)
 {
-	int			order;
+	int order;
 
 	if (other == NULL)
 		return;
@@ -95,7 +95,7 @@ type_count_compare(const void *a, const void *b)
 void
 session_run_sum_types(SessionRun *run)
 {
-	int			n = 0;
+	int n = 0;
 
 	if (run->ntypes <= FEW_TYPES)
 		return;

@@ -24,7 +24,7 @@
 #include "core/compat.h"
 #include "fold/session.h"
 
-#define INSERT_ROWS	256			/* collected before they are inserted */
+#define INSERT_ROWS 256 /* collected before they are inserted */
 
 enum
 {
@@ -64,13 +64,13 @@ enum
 
 struct SessionStore
 {
-	Relation	rel;
-	Relation	visitor_index;
+	Relation rel;
+	Relation visitor_index;
 	CatalogIndexState indexes;
-	Snapshot	snapshot;
-	int			nslots;
+	Snapshot snapshot;
+	int nslots;
 	TupleTableSlot *slots[INSERT_ROWS];
-	MemoryContext row_context;	/* values of rows being written */
+	MemoryContext row_context; /* values of rows being written */
 };
 
 SessionStore *
@@ -78,11 +78,14 @@ session_store_open(char table)
 {
 	SessionStore *store = palloc0(sizeof(SessionStore));
 
-	store->rel = table_open(behavior_relid(table == 'a' ? REL_SESSION_A : REL_SESSION_B), RowExclusiveLock);
-	store->visitor_index = index_open(behavior_relid(table == 'a' ? REL_SESSION_A_VISITOR : REL_SESSION_B_VISITOR),
-									  AccessShareLock);
+	store->rel =
+		table_open(behavior_relid(table == 'a' ? REL_SESSION_A : REL_SESSION_B), RowExclusiveLock);
+	store->visitor_index =
+		index_open(behavior_relid(table == 'a' ? REL_SESSION_A_VISITOR : REL_SESSION_B_VISITOR),
+				   AccessShareLock);
 	store->indexes = CatalogOpenIndexes(store->rel);
-	store->row_context = AllocSetContextCreate(CurrentMemoryContext, "behavior session rows", ALLOCSET_DEFAULT_SIZES);
+	store->row_context = AllocSetContextCreate(CurrentMemoryContext, "behavior session rows",
+											   ALLOCSET_DEFAULT_SIZES);
 	for (int i = 0; i < INSERT_ROWS; i++)
 		store->slots[i] = MakeSingleTupleTableSlot(RelationGetDescr(store->rel), &TTSOpsHeapTuple);
 	return store;
@@ -115,11 +118,11 @@ session_store_snapshot(SessionStore *store)
 static Bytes
 bytes_from_datum(Datum datum, bool isnull)
 {
-	Bytes		bytes = {NULL, 0};
+	Bytes bytes = {NULL, 0};
 
 	if (!isnull)
 	{
-		text	   *value = DatumGetTextPP(datum);
+		text *value = DatumGetTextPP(datum);
 
 		bytes.data = VARDATA_ANY(value);
 		bytes.length = VARSIZE_ANY_EXHDR(value);
@@ -135,9 +138,10 @@ bytes_to_datum(Bytes bytes)
 
 /* An order key as it is stored: NULL in the first of its columns says that it is "fallback". */
 static OrderKey
-stored_key(const Datum *values, const bool *nulls, int at, int sequence, int event_id, const OrderKey *fallback)
+stored_key(const Datum *values, const bool *nulls, int at, int sequence, int event_id,
+		   const OrderKey *fallback)
 {
-	OrderKey	key;
+	OrderKey key;
 
 	if (nulls[at - 1])
 		return *fallback;
@@ -149,8 +153,8 @@ stored_key(const Datum *values, const bool *nulls, int at, int sequence, int eve
 }
 
 static void
-store_key(Datum *values, bool *nulls, int at, int sequence, int event_id,
-		  const OrderKey *key, bool has_value, const OrderKey *fallback)
+store_key(Datum *values, bool *nulls, int at, int sequence, int event_id, const OrderKey *key,
+		  bool has_value, const OrderKey *fallback)
 {
 	nulls[at - 1] = nulls[sequence - 1] = nulls[event_id - 1] = true;
 	if (!has_value || order_key_compare(key, fallback) == 0)
@@ -167,8 +171,8 @@ read_types(SessionRun *run, Jsonb *counts)
 {
 	JsonbIterator *it = JsonbIteratorInit(&counts->root);
 	JsonbIteratorToken token;
-	JsonbValue	value;
-	int			n = 0;
+	JsonbValue value;
+	int n = 0;
 
 	run->max_types = run->ntypes = JB_ROOT_COUNT(counts);
 	run->types = palloc_extended(sizeof(TypeCount) * (run->max_types + 1), MCXT_ALLOC_HUGE);
@@ -180,7 +184,8 @@ read_types(SessionRun *run, Jsonb *counts)
 			run->types[n].type.length = value.val.string.len;
 		}
 		else if (token == WJB_VALUE && value.type == jbvNumeric)
-			run->types[n++].count = DatumGetInt64(DirectFunctionCall1(numeric_int8, NumericGetDatum(value.val.numeric)));
+			run->types[n++].count = DatumGetInt64(
+				DirectFunctionCall1(numeric_int8, NumericGetDatum(value.val.numeric)));
 	}
 	Assert(n == run->ntypes);
 	run->max_types++;
@@ -195,7 +200,7 @@ types_to_jsonb(SessionRun *run)
 	pushJsonbValue(&state, WJB_BEGIN_OBJECT, NULL);
 	for (int i = 0; i < run->ntypes; i++)
 	{
-		JsonbValue	value;
+		JsonbValue value;
 
 		value.type = jbvString;
 		value.val.string.val = unconstify(char *, run->types[i].type.data);
@@ -219,27 +224,32 @@ run_from_row(SessionRun *run, HeapTuple tuple, const Datum *values, const bool *
 
 	run->first.at = DatumGetTimestampTz(values[SESSION_STARTED_AT - 1]);
 	run->first.has_sequence = !nulls[SESSION_FIRST_SEQUENCE - 1];
-	run->first.sequence = run->first.has_sequence ? DatumGetInt64(values[SESSION_FIRST_SEQUENCE - 1]) : 0;
+	run->first.sequence =
+		run->first.has_sequence ? DatumGetInt64(values[SESSION_FIRST_SEQUENCE - 1]) : 0;
 	run->first.event_id = bytes_from_datum(values[SESSION_FIRST_EVENT_ID - 1], false);
 	run->id_event = run->first.event_id;
 	run->last.at = DatumGetTimestampTz(values[SESSION_ENDED_AT - 1]);
 	run->last.has_sequence = !nulls[SESSION_LAST_SEQUENCE - 1];
-	run->last.sequence = run->last.has_sequence ? DatumGetInt64(values[SESSION_LAST_SEQUENCE - 1]) : 0;
+	run->last.sequence =
+		run->last.has_sequence ? DatumGetInt64(values[SESSION_LAST_SEQUENCE - 1]) : 0;
 	run->last.event_id = bytes_from_datum(values[SESSION_LAST_EVENT_ID - 1], false);
 
 	run->entry_type = bytes_from_datum(values[SESSION_ENTRY_TYPE - 1], false);
 	run->exit_type = bytes_from_datum(values[SESSION_EXIT_TYPE - 1], false);
-	run->entry_page = bytes_from_datum(values[SESSION_ENTRY_PAGE - 1], nulls[SESSION_ENTRY_PAGE - 1]);
+	run->entry_page =
+		bytes_from_datum(values[SESSION_ENTRY_PAGE - 1], nulls[SESSION_ENTRY_PAGE - 1]);
 	run->exit_page = bytes_from_datum(values[SESSION_EXIT_PAGE - 1], nulls[SESSION_EXIT_PAGE - 1]);
 	run->user_id = bytes_from_datum(values[SESSION_USER_ID - 1], nulls[SESSION_USER_ID - 1]);
 	if (!nulls[SESSION_ENTRY_PROPERTIES - 1])
 		run->properties = DatumGetJsonbP(values[SESSION_ENTRY_PROPERTIES - 1]);
-	run->entry_page_key = stored_key(values, nulls, SESSION_ENTRY_PAGE_AT, SESSION_ENTRY_PAGE_SEQUENCE,
-									 SESSION_ENTRY_PAGE_EVENT_ID, &run->first);
+	run->entry_page_key =
+		stored_key(values, nulls, SESSION_ENTRY_PAGE_AT, SESSION_ENTRY_PAGE_SEQUENCE,
+				   SESSION_ENTRY_PAGE_EVENT_ID, &run->first);
 	run->exit_page_key = stored_key(values, nulls, SESSION_EXIT_PAGE_AT, SESSION_EXIT_PAGE_SEQUENCE,
 									SESSION_EXIT_PAGE_EVENT_ID, &run->last);
-	run->properties_key = stored_key(values, nulls, SESSION_PROPERTIES_AT, SESSION_PROPERTIES_SEQUENCE,
-									 SESSION_PROPERTIES_EVENT_ID, &run->first);
+	run->properties_key =
+		stored_key(values, nulls, SESSION_PROPERTIES_AT, SESSION_PROPERTIES_SEQUENCE,
+				   SESSION_PROPERTIES_EVENT_ID, &run->first);
 	run->user_key = stored_key(values, nulls, SESSION_USER_AT, SESSION_USER_SEQUENCE,
 							   SESSION_USER_EVENT_ID, &run->last);
 
@@ -260,9 +270,9 @@ static HeapTuple
 row_from_run(SessionStore *store, const SessionVisitor *visitor, SessionRun *run)
 {
 	MemoryContext context = MemoryContextSwitchTo(store->row_context);
-	Datum		values[SESSION_NATTS];
-	bool		nulls[SESSION_NATTS] = {0};
-	HeapTuple	tuple;
+	Datum values[SESSION_NATTS];
+	bool nulls[SESSION_NATTS] = {0};
+	HeapTuple tuple;
 
 	values[SESSION_ID - 1] = UUIDPGetDatum(&run->id);
 	values[SESSION_VISITOR_HASH - 1] = Int64GetDatum(visitor->hash);
@@ -274,12 +284,15 @@ row_from_run(SessionStore *store, const SessionVisitor *visitor, SessionRun *run
 	nulls[SESSION_FIRST_SEQUENCE - 1] = !run->first.has_sequence;
 	values[SESSION_LAST_SEQUENCE - 1] = Int64GetDatum(run->last.sequence);
 	nulls[SESSION_LAST_SEQUENCE - 1] = !run->last.has_sequence;
-	store_key(values, nulls, SESSION_ENTRY_PAGE_AT, SESSION_ENTRY_PAGE_SEQUENCE, SESSION_ENTRY_PAGE_EVENT_ID,
-			  &run->entry_page_key, run->entry_page.data != NULL, &run->first);
-	store_key(values, nulls, SESSION_EXIT_PAGE_AT, SESSION_EXIT_PAGE_SEQUENCE, SESSION_EXIT_PAGE_EVENT_ID,
-			  &run->exit_page_key, run->exit_page.data != NULL, &run->last);
-	store_key(values, nulls, SESSION_PROPERTIES_AT, SESSION_PROPERTIES_SEQUENCE, SESSION_PROPERTIES_EVENT_ID,
-			  &run->properties_key, run->properties != NULL, &run->first);
+	store_key(values, nulls, SESSION_ENTRY_PAGE_AT, SESSION_ENTRY_PAGE_SEQUENCE,
+			  SESSION_ENTRY_PAGE_EVENT_ID, &run->entry_page_key, run->entry_page.data != NULL,
+			  &run->first);
+	store_key(values, nulls, SESSION_EXIT_PAGE_AT, SESSION_EXIT_PAGE_SEQUENCE,
+			  SESSION_EXIT_PAGE_EVENT_ID, &run->exit_page_key, run->exit_page.data != NULL,
+			  &run->last);
+	store_key(values, nulls, SESSION_PROPERTIES_AT, SESSION_PROPERTIES_SEQUENCE,
+			  SESSION_PROPERTIES_EVENT_ID, &run->properties_key, run->properties != NULL,
+			  &run->first);
 	store_key(values, nulls, SESSION_USER_AT, SESSION_USER_SEQUENCE, SESSION_USER_EVENT_ID,
 			  &run->user_key, run->user_id.data != NULL, &run->last);
 	values[SESSION_SOURCE - 1] = bytes_to_datum(visitor->source);
@@ -304,30 +317,33 @@ row_from_run(SessionStore *store, const SessionVisitor *visitor, SessionRun *run
 static bool
 same_text(Datum datum, Bytes bytes)
 {
-	Bytes		stored = bytes_from_datum(datum, false);
+	Bytes stored = bytes_from_datum(datum, false);
 
 	return stored.length == bytes.length && memcmp(stored.data, bytes.data, bytes.length) == 0;
 }
 
 SessionRun *
-session_store_find(SessionStore *store, const SessionVisitor *visitor, TimestampTz from, TimestampTz to, int *count)
+session_store_find(SessionStore *store, const SessionVisitor *visitor, TimestampTz from,
+				   TimestampTz to, int *count)
 {
 	SessionRun *runs = NULL;
-	int			max = 0;
+	int max = 0;
 	ScanKeyData keys[2];
 	SysScanDesc scan;
-	HeapTuple	tuple;
+	HeapTuple tuple;
 
 	*count = 0;
-	ScanKeyInit(&keys[0], SESSION_VISITOR_HASH, BTEqualStrategyNumber, F_INT8EQ, Int64GetDatum(visitor->hash));
-	ScanKeyInit(&keys[1], SESSION_STARTED_AT, BTLessEqualStrategyNumber, F_TIMESTAMPTZ_LE, TimestampTzGetDatum(to));
+	ScanKeyInit(&keys[0], SESSION_VISITOR_HASH, BTEqualStrategyNumber, F_INT8EQ,
+				Int64GetDatum(visitor->hash));
+	ScanKeyInit(&keys[1], SESSION_STARTED_AT, BTLessEqualStrategyNumber, F_TIMESTAMPTZ_LE,
+				TimestampTzGetDatum(to));
 	scan = systable_beginscan_ordered(store->rel, store->visitor_index, store->snapshot, 2, keys);
 
 	/* Sessions of a visitor do not overlap: the first one that ends too early is the end. */
 	while (HeapTupleIsValid(tuple = systable_getnext_ordered(scan, BackwardScanDirection)))
 	{
-		Datum		values[SESSION_NATTS];
-		bool		nulls[SESSION_NATTS];
+		Datum values[SESSION_NATTS];
+		bool nulls[SESSION_NATTS];
 
 		heap_deform_tuple(tuple, RelationGetDescr(store->rel), values, nulls);
 		if (!same_text(values[SESSION_VISITOR - 1], visitor->visitor) ||
@@ -338,7 +354,8 @@ session_store_find(SessionStore *store, const SessionVisitor *visitor, Timestamp
 		if (*count == max)
 		{
 			max = Max(4, max * 2);
-			runs = runs == NULL ? palloc(sizeof(SessionRun) * max) : repalloc_huge(runs, sizeof(SessionRun) * max);
+			runs = runs == NULL ? palloc(sizeof(SessionRun) * max)
+								: repalloc_huge(runs, sizeof(SessionRun) * max);
 		}
 		tuple = heap_copytuple(tuple);
 		heap_deform_tuple(tuple, RelationGetDescr(store->rel), values, nulls);
@@ -348,7 +365,7 @@ session_store_find(SessionStore *store, const SessionVisitor *visitor, Timestamp
 
 	for (int i = 0; i < *count / 2; i++)
 	{
-		SessionRun	swap = runs[i];
+		SessionRun swap = runs[i];
 
 		runs[i] = runs[*count - 1 - i];
 		runs[*count - 1 - i] = swap;
@@ -367,7 +384,7 @@ session_store_insert(SessionStore *store, const SessionVisitor *visitor, Session
 void
 session_store_update(SessionStore *store, const SessionVisitor *visitor, SessionRun *run)
 {
-	HeapTuple	tuple = row_from_run(store, visitor, run);
+	HeapTuple tuple = row_from_run(store, visitor, run);
 	ItemPointerData tid = run->tid;
 
 	CatalogTupleUpdateWithInfo(store->rel, &tid, tuple, store->indexes);
