@@ -34,7 +34,6 @@
 	index_beginscan(heap, index, snapshot, nkeys, norderbys)
 #endif
 
-
 /* Ownership checks by kind of object became one function in 16. */
 #if PG_VERSION_NUM >= 160000
 #define database_ownercheck(oid, role)	object_ownercheck(DatabaseRelationId, (oid), (role))
@@ -125,5 +124,16 @@ compat_end_block_iterator(CompatBlockIterator *iterator)
 	tbm_end_iterate(iterator);
 #endif
 }
+
+/* Input functions that report an error without raising it. */
+#if PG_VERSION_NUM >= 160000
+#define HAVE_SOFT_ERRORS 1
+#include "nodes/miscnodes.h"
+#endif
+
+/* Before 17 every interval is finite. */
+#if PG_VERSION_NUM < 170000
+#define INTERVAL_NOT_FINITE(interval) false
+#endif
 
 #endif
