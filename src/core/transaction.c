@@ -6,6 +6,7 @@
 
 #include "access/xact.h"
 #include "executor/spi.h"
+#include "utils/snapmgr.h"
 
 #include "core/transaction.h"
 
@@ -22,6 +23,16 @@ start_transaction(void)
 {
 	StartTransactionCommand();
 	pin_characteristics();
+	/* A worker has no portal: without a snapshot SPI refuses to run anything. */
+	PushActiveSnapshot(GetTransactionSnapshot());
+}
+
+void
+finish_transaction(void)
+{
+	while (ActiveSnapshotSet())
+		PopActiveSnapshot();
+	CommitTransactionCommand();
 }
 
 void
@@ -34,7 +45,7 @@ next_transaction(void)
 	}
 	else
 	{
-		CommitTransactionCommand();
+		finish_transaction();
 		start_transaction();
 	}
 }

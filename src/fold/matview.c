@@ -42,18 +42,18 @@
 #include "core/spi.h"
 #include "fold/matview.h"
 
-#define LOCK_REFRESH	1		/* on the materialized view */
-#define LOCK_TIMEOUT	"5s"
+#define LOCK_REFRESH 1 /* on the materialized view */
+#define LOCK_TIMEOUT "5s"
 
-#define FOLDED_SQL \
-	"(SELECT pg_catalog.concat((SELECT pg_catalog.max(t.tick_id) FROM behavior.tick t), ' '," \
-	" pg_catalog.hashtextextended(pg_catalog.string_agg(" \
-	"pg_catalog.concat(p.name, ' ', p.tick_id, ' ', p.state), ',' ORDER BY p.name), 0))" \
+#define FOLDED_SQL                                                                                 \
+	"(SELECT pg_catalog.concat((SELECT pg_catalog.max(t.tick_id) FROM behavior.tick t), ' ',"      \
+	" pg_catalog.hashtextextended(pg_catalog.string_agg("                                          \
+	"pg_catalog.concat(p.name, ' ', p.tick_id, ' ', p.state), ',' ORDER BY p.name), 0))"           \
 	" FROM behavior._projection p)"
 
-#define DUE_SQL \
-	" FROM behavior._refresh r" \
-	" WHERE r.next_due_at <= pg_catalog.clock_timestamp()" \
+#define DUE_SQL                                                                                    \
+	" FROM behavior._refresh r"                                                                    \
+	" WHERE r.next_due_at <= pg_catalog.clock_timestamp()"                                         \
 	" AND (NOT r.only_on_change OR r.attempts > 0 OR r.seen IS DISTINCT FROM " FOLDED_SQL ")"
 
 PG_FUNCTION_INFO_V1(behavior_schedule_refresh);
@@ -63,16 +63,14 @@ PG_FUNCTION_INFO_V1(behavior_unschedule_refresh);
 static void
 check_matview(Oid matview)
 {
-	char		relkind = get_rel_relkind(matview);
+	char relkind = get_rel_relkind(matview);
 
 	if (relkind == '\0')
-		ereport(ERROR,
-				(errcode(ERRCODE_UNDEFINED_TABLE),
-				 errmsg("relation with OID %u does not exist", matview)));
+		ereport(ERROR, (errcode(ERRCODE_UNDEFINED_TABLE),
+						errmsg("relation with OID %u does not exist", matview)));
 	if (relkind != RELKIND_MATVIEW)
-		ereport(ERROR,
-				(errcode(ERRCODE_WRONG_OBJECT_TYPE),
-				 errmsg("\"%s\" is not a materialized view", get_rel_name(matview))));
+		ereport(ERROR, (errcode(ERRCODE_WRONG_OBJECT_TYPE),
+						errmsg("\"%s\" is not a materialized view", get_rel_name(matview))));
 	if (!relation_ownercheck(matview, GetUserId()))
 		aclcheck_error(ACLCHECK_NOT_OWNER, OBJECT_MATVIEW, get_rel_name(matview));
 }
@@ -80,31 +78,32 @@ check_matview(Oid matview)
 Datum
 behavior_schedule_refresh(PG_FUNCTION_ARGS)
 {
-	Oid			matview = PG_GETARG_OID(0);
-	Interval   *every = PG_GETARG_INTERVAL_P(1);
-	Oid			types[] = {REGCLASSOID, INTERVALOID, BOOLOID};
-	Datum		values[] = {ObjectIdGetDatum(matview), IntervalPGetDatum(every),
-		BoolGetDatum(PG_GETARG_BOOL(2))};
-	Interval	zero = {0};
+	Oid matview = PG_GETARG_OID(0);
+	Interval *every = PG_GETARG_INTERVAL_P(1);
+	Oid types[] = {REGCLASSOID, INTERVALOID, BOOLOID};
+	Datum values[] = {ObjectIdGetDatum(matview), IntervalPGetDatum(every),
+					  BoolGetDatum(PG_GETARG_BOOL(2))};
+	Interval zero = {0};
 	SecureContext secure;
 
 	check_matview(matview);
-	if (!DatumGetBool(DirectFunctionCall2(interval_gt, IntervalPGetDatum(every),
-										  IntervalPGetDatum(&zero))))
-		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("the interval between refreshes must be above 0, not %s",
-						DatumGetCString(DirectFunctionCall1(interval_out,
-															IntervalPGetDatum(every))))));
+	if (!DatumGetBool(
+			DirectFunctionCall2(interval_gt, IntervalPGetDatum(every), IntervalPGetDatum(&zero))))
+		ereport(
+			ERROR,
+			(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+			 errmsg("the interval between refreshes must be above 0, not %s",
+					DatumGetCString(DirectFunctionCall1(interval_out, IntervalPGetDatum(every))))));
 
 	SPI_connect();
 	secure_begin(&secure, behavior_owner());
-	(void) spi_exec("INSERT INTO behavior._refresh AS r (matview, every, only_on_change, next_due_at)"
-					" VALUES ($1, $2, $3, pg_catalog.clock_timestamp())"
-					" ON CONFLICT (matview) DO UPDATE SET every = excluded.every,"
-					" only_on_change = excluded.only_on_change, next_due_at ="
-					" coalesce(r.last_started_at + excluded.every, excluded.next_due_at)",
-					SPI_OK_INSERT, false, 3, types, values, NULL);
+	(void) spi_exec(
+		"INSERT INTO behavior._refresh AS r (matview, every, only_on_change, next_due_at)"
+		" VALUES ($1, $2, $3, pg_catalog.clock_timestamp())"
+		" ON CONFLICT (matview) DO UPDATE SET every = excluded.every,"
+		" only_on_change = excluded.only_on_change, next_due_at ="
+		" coalesce(r.last_started_at + excluded.every, excluded.next_due_at)",
+		SPI_OK_INSERT, false, 3, types, values, NULL);
 	secure_end(&secure);
 	SPI_finish();
 	PG_RETURN_VOID();
@@ -113,23 +112,22 @@ behavior_schedule_refresh(PG_FUNCTION_ARGS)
 Datum
 behavior_unschedule_refresh(PG_FUNCTION_ARGS)
 {
-	Oid			matview = PG_GETARG_OID(0);
-	Oid			types[] = {REGCLASSOID};
-	Datum		values[] = {ObjectIdGetDatum(matview)};
+	Oid matview = PG_GETARG_OID(0);
+	Oid types[] = {REGCLASSOID};
+	Datum values[] = {ObjectIdGetDatum(matview)};
 	SecureContext secure;
-	bool		found;
+	bool found;
 
 	check_matview(matview);
 	SPI_connect();
 	secure_begin(&secure, behavior_owner());
-	found = spi_exec("DELETE FROM behavior._refresh WHERE matview = $1", SPI_OK_DELETE, false,
-					 1, types, values, NULL) > 0;
+	found = spi_exec("DELETE FROM behavior._refresh WHERE matview = $1", SPI_OK_DELETE, false, 1,
+					 types, values, NULL) > 0;
 	secure_end(&secure);
 	SPI_finish();
 	if (!found)
-		ereport(ERROR,
-				(errcode(ERRCODE_UNDEFINED_OBJECT),
-				 errmsg("no refresh of \"%s\" is scheduled", get_rel_name(matview))));
+		ereport(ERROR, (errcode(ERRCODE_UNDEFINED_OBJECT),
+						errmsg("no refresh of \"%s\" is scheduled", get_rel_name(matview))));
 	PG_RETURN_VOID();
 }
 
@@ -137,7 +135,7 @@ bool
 matview_any_due(void)
 {
 	SecureContext secure;
-	bool		due;
+	bool due;
 
 	SPI_connect();
 	secure_begin(&secure, behavior_owner());
@@ -151,7 +149,7 @@ List *
 matview_due(void)
 {
 	MemoryContext context = CurrentMemoryContext;
-	List	   *due = NIL;
+	List *due = NIL;
 	SecureContext secure;
 
 	SPI_connect();
@@ -161,7 +159,7 @@ matview_due(void)
 	for (uint64 i = 0; i < SPI_processed; i++)
 	{
 		MemoryContext old_context = MemoryContextSwitchTo(context);
-		bool		isnull;
+		bool isnull;
 
 		due = lappend_oid(due, DatumGetObjectId(SPI_getbinval(SPI_tuptable->vals[i],
 															  SPI_tuptable->tupdesc, 1, &isnull)));
@@ -175,10 +173,10 @@ matview_due(void)
 bool
 matview_refresh_begin(Oid matview)
 {
-	Oid			types[] = {REGCLASSOID};
-	Datum		values[] = {ObjectIdGetDatum(matview)};
+	Oid types[] = {REGCLASSOID};
+	Datum values[] = {ObjectIdGetDatum(matview)};
 	SecureContext secure;
-	bool		begun;
+	bool begun;
 
 	if (!behavior_lock_conditional(matview, LOCK_REFRESH, ExclusiveLock))
 		return false;
@@ -188,39 +186,41 @@ matview_refresh_begin(Oid matview)
 	if (get_rel_relkind(matview) != RELKIND_MATVIEW)
 	{
 		/* It was dropped. */
-		(void) spi_exec("DELETE FROM behavior._refresh WHERE matview = $1", SPI_OK_DELETE, false,
-						1, types, values, NULL);
+		(void) spi_exec("DELETE FROM behavior._refresh WHERE matview = $1", SPI_OK_DELETE, false, 1,
+						types, values, NULL);
 		begun = false;
 	}
 	else
-		begun = spi_exec("UPDATE behavior._refresh SET last_started_at = pg_catalog.clock_timestamp(),"
-						 " next_due_at = pg_catalog.clock_timestamp() + every, seen = " FOLDED_SQL
-						 " WHERE matview = $1 AND next_due_at <= pg_catalog.clock_timestamp()",
-						 SPI_OK_UPDATE, false, 1, types, values, NULL) > 0;
+		begun =
+			spi_exec("UPDATE behavior._refresh SET last_started_at = pg_catalog.clock_timestamp(),"
+					 " next_due_at = pg_catalog.clock_timestamp() + every, seen = " FOLDED_SQL
+					 " WHERE matview = $1 AND next_due_at <= pg_catalog.clock_timestamp()",
+					 SPI_OK_UPDATE, false, 1, types, values, NULL) > 0;
 	secure_end(&secure);
 	SPI_finish();
 	return begun;
 }
 
-/* Has the view what REFRESH CONCURRENTLY needs: rows, and a unique index over plain columns of all of them? */
+/* Has the view what REFRESH CONCURRENTLY needs: rows, and a unique index over plain columns of all
+ * of them? */
 static bool
 can_refresh_concurrently(Oid matview)
 {
-	Relation	rel = relation_open(matview, AccessShareLock);
-	bool		usable = false;
+	Relation rel = relation_open(matview, AccessShareLock);
+	bool usable = false;
 
 	if (RelationIsPopulated(rel))
 	{
-		List	   *indexes = RelationGetIndexList(rel);
-		ListCell   *cell;
+		List *indexes = RelationGetIndexList(rel);
+		ListCell *cell;
 
 		foreach (cell, indexes)
 		{
-			Relation	index = index_open(lfirst_oid(cell), AccessShareLock);
+			Relation index = index_open(lfirst_oid(cell), AccessShareLock);
 			Form_pg_index form = index->rd_index;
-			bool		fits = form->indisunique && form->indimmediate && form->indisvalid &&
-				index->rd_rel->relam == BTREE_AM_OID && form->indnatts > 0 &&
-				RelationGetIndexPredicate(index) == NIL;
+			bool fits = form->indisunique && form->indimmediate && form->indisvalid &&
+						index->rd_rel->relam == BTREE_AM_OID && form->indnatts > 0 &&
+						RelationGetIndexPredicate(index) == NIL;
 
 			for (int i = 0; fits && i < form->indnatts; i++)
 				fits = form->indkey.values[i] > 0;
@@ -236,13 +236,12 @@ can_refresh_concurrently(Oid matview)
 static Oid
 relation_owner(Oid relid)
 {
-	HeapTuple	tuple = SearchSysCache1(RELOID, ObjectIdGetDatum(relid));
-	Oid			owner;
+	HeapTuple tuple = SearchSysCache1(RELOID, ObjectIdGetDatum(relid));
+	Oid owner;
 
 	if (!HeapTupleIsValid(tuple))
-		ereport(ERROR,
-				(errcode(ERRCODE_UNDEFINED_TABLE),
-				 errmsg("relation with OID %u does not exist", relid)));
+		ereport(ERROR, (errcode(ERRCODE_UNDEFINED_TABLE),
+						errmsg("relation with OID %u does not exist", relid)));
 	owner = ((Form_pg_class) GETSTRUCT(tuple))->relowner;
 	ReleaseSysCache(tuple);
 	return owner;
@@ -251,12 +250,12 @@ relation_owner(Oid relid)
 bool
 matview_refresh_run(Oid matview)
 {
-	Oid			types[] = {REGCLASSOID, TIMESTAMPTZOID};
-	Datum		values[] = {ObjectIdGetDatum(matview), TimestampTzGetDatum(GetCurrentTimestamp())};
-	Oid			owner;
-	char	   *command;
+	Oid types[] = {REGCLASSOID, TIMESTAMPTZOID};
+	Datum values[] = {ObjectIdGetDatum(matview), TimestampTzGetDatum(GetCurrentTimestamp())};
+	Oid owner;
+	char *command;
 	SecureContext secure;
-	int			rc;
+	int rc;
 
 	if (!behavior_lock_conditional(matview, LOCK_REFRESH, ExclusiveLock))
 		return false;
@@ -277,9 +276,10 @@ matview_refresh_run(Oid matview)
 	secure_end(&secure);
 
 	secure_begin(&secure, behavior_owner());
-	(void) spi_exec("UPDATE behavior._refresh SET last_duration = pg_catalog.clock_timestamp() - $2,"
-					" attempts = 0, failed_at = NULL, last_error = NULL WHERE matview = $1",
-					SPI_OK_UPDATE, false, 2, types, values, NULL);
+	(void) spi_exec(
+		"UPDATE behavior._refresh SET last_duration = pg_catalog.clock_timestamp() - $2,"
+		" attempts = 0, failed_at = NULL, last_error = NULL WHERE matview = $1",
+		SPI_OK_UPDATE, false, 2, types, values, NULL);
 	secure_end(&secure);
 	SPI_finish();
 	return true;
@@ -288,18 +288,19 @@ matview_refresh_run(Oid matview)
 void
 matview_refresh_failed(Oid matview, const char *message)
 {
-	Oid			types[] = {REGCLASSOID, TEXTOID};
-	Datum		values[] = {ObjectIdGetDatum(matview), CStringGetTextDatum(message)};
+	Oid types[] = {REGCLASSOID, TEXTOID};
+	Datum values[] = {ObjectIdGetDatum(matview), CStringGetTextDatum(message)};
 	SecureContext secure;
 
 	SPI_connect();
 	secure_begin(&secure, behavior_owner());
-	(void) spi_exec("UPDATE behavior._refresh SET attempts = attempts + 1,"
-					" failed_at = pg_catalog.clock_timestamp(), last_error = $2,"
-					" next_due_at = pg_catalog.clock_timestamp() + greatest(every, pg_catalog.make_interval("
-					"secs => least(300, pg_catalog.power(2, least(attempts, 10)))))"
-					" WHERE matview = $1",
-					SPI_OK_UPDATE, false, 2, types, values, NULL);
+	(void) spi_exec(
+		"UPDATE behavior._refresh SET attempts = attempts + 1,"
+		" failed_at = pg_catalog.clock_timestamp(), last_error = $2,"
+		" next_due_at = pg_catalog.clock_timestamp() + greatest(every, pg_catalog.make_interval("
+		"secs => least(300, pg_catalog.power(2, least(attempts, 10)))))"
+		" WHERE matview = $1",
+		SPI_OK_UPDATE, false, 2, types, values, NULL);
 	secure_end(&secure);
 	SPI_finish();
 }

@@ -303,7 +303,7 @@ projection_fold_all(int64 tick, bool own_transactions, bool wait)
 	PG_END_TRY();
 
 	if (!in_transaction)
-		CommitTransactionCommand();
+		finish_transaction();
 	/* The caller's context, unless it belonged to the transaction that has just ended. */
 	MemoryContextSwitchTo(own_transactions && in_transaction && !SPI_inside_nonatomic_context()
 							  ? CurTransactionContext

@@ -134,7 +134,7 @@ projection_build_all(bool own_transactions)
 	PG_END_TRY();
 
 	if (!in_transaction)
-		CommitTransactionCommand();
+		finish_transaction();
 	MemoryContextSwitchTo(own_transactions && in_transaction && !SPI_inside_nonatomic_context()
 							  ? CurTransactionContext
 							  : old_context);

@@ -15,8 +15,8 @@
 #include "log/partition.h"
 #include "worker/chores.h"
 
-#define DAYS_AHEAD		3		/* partitions are there this long before their first event is due */
-#define EXPIRE_BATCHES	10000	/* rows a step */
+#define DAYS_AHEAD	   3	 /* partitions are there this long before their first event is due */
+#define EXPIRE_BATCHES 10000 /* rows a step */
 
 static const char *const activities[CHORE_COUNT] = {
 	[CHORE_PARTITIONS] = "making partitions",
@@ -34,7 +34,7 @@ chore_activity(ChoreKind chore)
 ChoreResult
 chore_step(ChoreKind chore)
 {
-	int			count;
+	int count;
 
 	if (!behavior_lock_conditional(behavior_relid(REL_REFRESH), chore, ExclusiveLock))
 		return CHORE_BUSY;

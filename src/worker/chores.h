@@ -18,7 +18,7 @@ typedef enum ChoreResult
 {
 	CHORE_DONE,
 	CHORE_MORE,
-	CHORE_BUSY					/* somebody else is at it, or its locks could not be had at once */
+	CHORE_BUSY /* somebody else is at it, or its locks could not be had at once */
 } ChoreResult;
 
 /* What pg_stat_activity says of it. */

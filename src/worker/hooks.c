@@ -38,8 +38,8 @@ static bool poke_databases = false;
 static bool
 may_create_databases(void)
 {
-	HeapTuple	tuple;
-	bool		allowed = false;
+	HeapTuple tuple;
+	bool allowed = false;
 
 	if (superuser())
 		return true;
@@ -55,8 +55,8 @@ may_create_databases(void)
 static bool
 is_template(Oid dboid)
 {
-	HeapTuple	tuple = SearchSysCache1(DATABASEOID, ObjectIdGetDatum(dboid));
-	bool		result = false;
+	HeapTuple tuple = SearchSysCache1(DATABASEOID, ObjectIdGetDatum(dboid));
+	bool result = false;
 
 	if (HeapTupleIsValid(tuple))
 	{
@@ -69,8 +69,8 @@ is_template(Oid dboid)
 static void
 hold_database(const char *name, bool as_template)
 {
-	Oid			dboid = get_database_oid(name, true);
-	bool		owner;
+	Oid dboid = get_database_oid(name, true);
+	bool owner;
 
 	if (!OidIsValid(dboid))
 		return;
@@ -85,11 +85,11 @@ hold_database(const char *name, bool as_template)
 static const char *
 option_text(List *options, const char *name)
 {
-	ListCell   *cell;
+	ListCell *cell;
 
 	foreach (cell, options)
 	{
-		DefElem    *option = lfirst_node(DefElem, cell);
+		DefElem *option = lfirst_node(DefElem, cell);
 
 		if (strcmp(option->defname, name) == 0 && option->arg != NULL)
 			return defGetString(option);
@@ -115,13 +115,12 @@ before_utility(Node *statement)
 				hold_database(((RenameStmt *) statement)->subname, false);
 			break;
 		case T_CreatedbStmt:
-			{
-				const char *template = option_text(((CreatedbStmt *) statement)->options,
-												   "template");
+		{
+			const char *template = option_text(((CreatedbStmt *) statement)->options, "template");
 
-				hold_database(template ? template : "template1", true);
-				break;
-			}
+			hold_database(template ? template : "template1", true);
+			break;
+		}
 		default:
 			break;
 	}
@@ -158,13 +157,13 @@ process_utility(PlannedStmt *pstmt, const char *query, bool read_only_tree,
 				ProcessUtilityContext context, ParamListInfo params, QueryEnvironment *environment,
 				DestReceiver *dest, QueryCompletion *completion)
 {
-	Node	   *statement = pstmt->utilityStmt;
-	NodeTag		tag = nodeTag(statement);
-	bool		ours = worker_shared != NULL &&
-		(tag == T_DropdbStmt || tag == T_AlterDatabaseStmt || tag == T_RenameStmt ||
-		 tag == T_CreatedbStmt || tag == T_CreateExtensionStmt ||
-		 (tag == T_TransactionStmt &&
-		  ((TransactionStmt *) statement)->kind == TRANS_STMT_COMMIT_PREPARED));
+	Node *statement = pstmt->utilityStmt;
+	NodeTag tag = nodeTag(statement);
+	bool ours = worker_shared != NULL &&
+				(tag == T_DropdbStmt || tag == T_AlterDatabaseStmt || tag == T_RenameStmt ||
+				 tag == T_CreatedbStmt || tag == T_CreateExtensionStmt ||
+				 (tag == T_TransactionStmt &&
+				  ((TransactionStmt *) statement)->kind == TRANS_STMT_COMMIT_PREPARED));
 
 	if (ours)
 		before_utility(statement);
@@ -183,7 +182,7 @@ process_utility(PlannedStmt *pstmt, const char *query, bool read_only_tree,
 static void
 on_transaction_end(XactEvent event, void *arg)
 {
-	bool		committed;
+	bool committed;
 
 	switch (event)
 	{

@@ -38,24 +38,24 @@
 #include "core/guc.h"
 #include "worker/worker.h"
 
-#define RESTART_SECONDS		3
-#define LIST_INTERVAL_MS	10000	/* between two looks at pg_database without a poke */
-#define MAX_PROBES			4		/* workers that are starting at the same time */
-#define PROBE_PATIENCE_MS	5000	/* one that takes longer to start does not count */
-#define CLAIM_TIMEOUT_MS	30000	/* a process that has not come by then never will */
-#define BACKOFF_FIRST_MS	1000
-#define BACKOFF_LAST_MS		60000
-#define HEALTHY_MS			60000	/* a worker that lived that long had no failure before */
+#define RESTART_SECONDS	  3
+#define LIST_INTERVAL_MS  10000 /* between two looks at pg_database without a poke */
+#define MAX_PROBES		  4		/* workers that are starting at the same time */
+#define PROBE_PATIENCE_MS 5000	/* one that takes longer to start does not count */
+#define CLAIM_TIMEOUT_MS  30000 /* a process that has not come by then never will */
+#define BACKOFF_FIRST_MS  1000
+#define BACKOFF_LAST_MS	  60000
+#define HEALTHY_MS		  60000 /* a worker that lived that long had no failure before */
 
 typedef struct Database
 {
-	Oid			dboid;			/* hash key */
-	char		name[NAMEDATALEN];
-	bool		listed;			/* seen by the last look at pg_database */
-	bool		absent;			/* probed: no extension */
-	bool		poked;			/* since its worker was last started */
-	int			failures;		/* in a row */
-	TimestampTz next_start;		/* not before */
+	Oid dboid; /* hash key */
+	char name[NAMEDATALEN];
+	bool listed;			/* seen by the last look at pg_database */
+	bool absent;			/* probed: no extension */
+	bool poked;				/* since its worker was last started */
+	int failures;			/* in a row */
+	TimestampTz next_start; /* not before */
 	WorkerTicket ticket;
 	BackgroundWorkerHandle *handle; /* of the last one started, NULL when it has been seen to end */
 } Database;
@@ -80,10 +80,10 @@ static void
 list_databases(void)
 {
 	HASH_SEQ_STATUS status;
-	Database   *database;
-	Relation	rel;
+	Database *database;
+	Relation rel;
 	TableScanDesc scan;
-	HeapTuple	tuple;
+	HeapTuple tuple;
 
 	hash_seq_init(&status, databases);
 	while ((database = hash_seq_search(&status)) != NULL)
@@ -96,7 +96,7 @@ list_databases(void)
 	while ((tuple = heap_getnext(scan, ForwardScanDirection)) != NULL)
 	{
 		Form_pg_database form = (Form_pg_database) GETSTRUCT(tuple);
-		bool		found;
+		bool found;
 
 		if (!form->datallowconn || form->datconnlimit < -1)
 			continue;
@@ -125,10 +125,10 @@ list_databases(void)
 static void
 take_pokes(bool time_to_list)
 {
-	Oid			pokes[MAX_POKES];
-	int			npokes;
-	bool		all;
-	bool		list;
+	Oid pokes[MAX_POKES];
+	int npokes;
+	bool all;
+	bool list;
 
 	LWLockAcquire(worker_shared->lock, LW_EXCLUSIVE);
 	npokes = worker_shared->npokes;
@@ -145,7 +145,7 @@ take_pokes(bool time_to_list)
 
 	for (int i = 0; i < npokes; i++)
 	{
-		Database   *database = hash_search(databases, &pokes[i], HASH_FIND, NULL);
+		Database *database = hash_search(databases, &pokes[i], HASH_FIND, NULL);
 
 		if (database != NULL)
 			database->poked = true;
@@ -153,7 +153,7 @@ take_pokes(bool time_to_list)
 	if (all)
 	{
 		HASH_SEQ_STATUS status;
-		Database   *database;
+		Database *database;
 
 		hash_seq_init(&status, databases);
 		while ((database = hash_seq_search(&status)) != NULL)
@@ -165,7 +165,7 @@ take_pokes(bool time_to_list)
 static bool
 is_chosen(const Database *database, const List *chosen)
 {
-	ListCell   *cell;
+	ListCell *cell;
 
 	foreach (cell, chosen)
 	{
@@ -197,13 +197,13 @@ note_end(Database *database, WorkerOutcome outcome, bool lived_long)
 			database->next_start = now;
 			break;
 		case OUTCOME_FAILED:
-			{
-				int			delay = BACKOFF_FIRST_MS << Min(database->failures, 6);
+		{
+			int delay = BACKOFF_FIRST_MS << Min(database->failures, 6);
 
-				database->failures++;
-				database->next_start = TimestampTzPlusMilliseconds(now, Min(delay, BACKOFF_LAST_MS));
-				break;
-			}
+			database->failures++;
+			database->next_start = TimestampTzPlusMilliseconds(now, Min(delay, BACKOFF_LAST_MS));
+			break;
+		}
 	}
 }
 
@@ -212,14 +212,14 @@ static void
 reap(void)
 {
 	HASH_SEQ_STATUS status;
-	Database   *database;
+	Database *database;
 	TimestampTz now = GetCurrentTimestamp();
 
 	for (int i = 0; i < worker_shared->nentries; i++)
 	{
 		WorkerEntry *entry = &worker_shared->entries[i];
 		WorkerEntry copy;
-		bool		ended = false;
+		bool ended = false;
 
 		LWLockAcquire(worker_shared->lock, LW_EXCLUSIVE);
 		copy = *entry;
@@ -246,7 +246,7 @@ reap(void)
 	hash_seq_init(&status, databases);
 	while ((database = hash_seq_search(&status)) != NULL)
 	{
-		pid_t		pid;
+		pid_t pid;
 
 		if (database->handle == NULL ||
 			GetBackgroundWorkerPid(database->handle, &pid) != BGWH_STOPPED)
@@ -265,9 +265,9 @@ stop_unwanted(const List *chosen)
 	for (int i = 0; i < worker_shared->nentries; i++)
 	{
 		WorkerEntry *entry = &worker_shared->entries[i];
-		Database   *database;
-		Oid			dboid;
-		pid_t		pid;
+		Database *database;
+		Oid dboid;
+		pid_t pid;
 
 		LWLockAcquire(worker_shared->lock, LW_SHARED);
 		dboid = entry->dboid;
@@ -287,7 +287,7 @@ static int
 count_probes(void)
 {
 	TimestampTz now = GetCurrentTimestamp();
-	int			count = 0;
+	int count = 0;
 
 	LWLockAcquire(worker_shared->lock, LW_SHARED);
 	for (int i = 0; i < worker_shared->nentries; i++)
@@ -308,11 +308,11 @@ static long
 start_wanted(const List *chosen)
 {
 	HASH_SEQ_STATUS status;
-	Database   *database;
+	Database *database;
 	TimestampTz now = GetCurrentTimestamp();
-	long		wait = LIST_INTERVAL_MS;
-	int			probes = count_probes();
-	bool		exhausted = false;
+	long wait = LIST_INTERVAL_MS;
+	int probes = count_probes();
+	bool exhausted = false;
 
 	if (!behavior_worker)
 		return wait;
@@ -355,13 +355,15 @@ start_wanted(const List *chosen)
 			database->handle = NULL;
 			wait = Min(wait, BACKOFF_FIRST_MS);
 			if (!warned_slots)
-				ereport(WARNING,
-						(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
-						 errmsg("could not start the behavior worker of database \"%s\"",
-								database->name),
-						 errdetail("All %d background worker slots are in use; until one is free nothing is folded there.",
-								   max_worker_processes),
-						 errhint("Increase max_worker_processes, or call behavior.tick() regularly.")));
+				ereport(
+					WARNING,
+					(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
+					 errmsg("could not start the behavior worker of database \"%s\"",
+							database->name),
+					 errdetail(
+						 "All %d background worker slots are in use; until one is free nothing is folded there.",
+						 max_worker_processes),
+					 errhint("Increase max_worker_processes, or call behavior.tick() regularly.")));
 			warned_slots = true;
 		}
 		MemoryContextSwitchTo(old_context);
@@ -375,7 +377,7 @@ start_wanted(const List *chosen)
 static List *
 chosen_databases(void)
 {
-	List	   *names = NIL;
+	List *names = NIL;
 
 	if (!SplitGUCList(pstrdup(behavior_databases), ',', &names))
 		elog(ERROR, "setting behavior.databases is not a list");
@@ -386,7 +388,7 @@ void
 behavior_launcher_main(Datum arg)
 {
 	MemoryContext loop_context;
-	HASHCTL		ctl = {0};
+	HASHCTL ctl = {0};
 	TimestampTz next_list = 0;
 
 	pqsignal(SIGHUP, SignalHandlerForConfigReload);
@@ -406,14 +408,14 @@ behavior_launcher_main(Datum arg)
 	ctl.entrysize = sizeof(Database);
 	ctl.hcxt = TopMemoryContext;
 	databases = hash_create("behavior databases", 32, &ctl, HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
-	loop_context = AllocSetContextCreate(TopMemoryContext, "behavior launcher loop",
-										 ALLOCSET_DEFAULT_SIZES);
+	loop_context =
+		AllocSetContextCreate(TopMemoryContext, "behavior launcher loop", ALLOCSET_DEFAULT_SIZES);
 
 	while (!ShutdownRequestPending)
 	{
-		List	   *chosen;
+		List *chosen;
 		TimestampTz now = GetCurrentTimestamp();
-		long		wait;
+		long wait;
 
 		MemoryContextSwitchTo(loop_context);
 		take_pokes(now >= next_list);

@@ -2,10 +2,10 @@
  * maintenance.c
  *		The maintenance worker: refreshes, builds, and the chores of keys, batches and partitions.
  *
- * It is started by the database's worker when there is work, does one job after the other, and leaves
- * when there has been nothing to do for a while.  Jobs come from three queues in turn, so that none
- * starves another: refreshes that are due, steps of builds, chores.  A build and
- * the packing of keys go on in steps of about a second each in a transaction of its own, so with one
+ * It is started by the database's worker when there is work, does one job after the other, and
+ *leaves when there has been nothing to do for a while.  Jobs come from three queues in turn, so
+ *that none starves another: refreshes that are due, steps of builds, chores.  A build and the
+ *packing of keys go on in steps of about a second each in a transaction of its own, so with one
  * worker the others run in between.
  *
  * Two of them, or one and CALL behavior.tick(), never do the same job: each takes a lock of ours
@@ -30,41 +30,42 @@
 #include "core/guc.h"
 #include "core/lock.h"
 #include "core/spi.h"
+#include "core/transaction.h"
 #include "fold/matview.h"
 #include "fold/projection.h"
 #include "worker/chores.h"
 #include "worker/maintenance.h"
 #include "worker/worker.h"
 
-#define LOOK_INTERVAL_MS	1000
-#define LINGER_MS			30000	/* without work before it leaves */
-#define FAILED_PAUSE_MS		1000
-#define CHORE_RETRY_MS		10000	/* of one that failed or could not get its locks */
+#define LOOK_INTERVAL_MS 1000
+#define LINGER_MS		 10000 /* without work before it leaves */
+#define FAILED_PAUSE_MS	 1000
+#define CHORE_RETRY_MS	 10000 /* of one that failed or could not get its locks */
 
 /* What this process has been asked to do, and not before when. */
 static struct
 {
-	bool		wanted;
+	bool wanted;
 	TimestampTz not_before;
-}			chores[CHORE_COUNT];
+} chores[CHORE_COUNT];
 
-#define LOCK_BUILD_FIRST	1024	/* numbers on behavior._projection from here on */
-#define LOCK_BUILDS			32768
+#define LOCK_BUILD_FIRST 1024 /* numbers on behavior._projection from here on */
+#define LOCK_BUILDS		 32768
 
 /* A build that failed waits 1, 2, 4 ... 256 s. */
-#define BUILD_DUE_SQL \
-	"(rebuild OR state = 'backfilling') AND (failed_at IS NULL OR attempts = 0 OR" \
-	" failed_at + pg_catalog.make_interval(secs => pg_catalog.power(2, least(attempts - 1, 8)))" \
+#define BUILD_DUE_SQL                                                                              \
+	"(rebuild OR state = 'backfilling') AND (failed_at IS NULL OR attempts = 0 OR"                 \
+	" failed_at + pg_catalog.make_interval(secs => pg_catalog.power(2, least(attempts - 1, 8)))"   \
 	" <= pg_catalog.clock_timestamp())"
 
-static int	next_queue = 0;
+static int next_queue = 0;
 static char last_build[NAMEDATALEN];
 
 /* Builds are locked by a hash of the name on behavior._projection. */
 static bool
 lock_build(const char *name)
 {
-	uint32		hash = string_hash(name, strlen(name) + 1);
+	uint32 hash = string_hash(name, strlen(name) + 1);
 
 	return behavior_lock_conditional(behavior_relid(REL_PROJECTION),
 									 LOCK_BUILD_FIRST + hash % LOCK_BUILDS, ExclusiveLock);
@@ -80,25 +81,17 @@ projection_build_step(const char *name)
 static void
 begin_job(const char *activity)
 {
-	StartTransactionCommand();
-	PushActiveSnapshot(GetTransactionSnapshot());
+	start_transaction();
 	if (activity != NULL)
 		pgstat_report_activity(STATE_RUNNING, activity);
-}
-
-static void
-end_job(void)
-{
-	PopActiveSnapshot();
-	CommitTransactionCommand();
 }
 
 /* Ends a job that raised: logs the error and returns its message.  Called in PG_CATCH(). */
 static char *
 abandon_job(MemoryContext context)
 {
-	ErrorData  *error;
-	char	   *message;
+	ErrorData *error;
+	char *message;
 
 	MemoryContextSwitchTo(context);
 	error = CopyErrorData();
@@ -120,23 +113,23 @@ static bool
 run_refresh(void)
 {
 	MemoryContext context = CurrentMemoryContext;
-	List	   *due;
-	ListCell   *cell;
+	List *due;
+	ListCell *cell;
 
 	begin_job(NULL);
 	MemoryContextSwitchTo(context);
 	due = matview_due();
-	end_job();
+	finish_transaction();
 
 	foreach (cell, due)
 	{
-		Oid			matview = lfirst_oid(cell);
-		char	   *volatile error = NULL;
-		bool		begun;
+		Oid matview = lfirst_oid(cell);
+		char *volatile error = NULL;
+		bool begun;
 
 		begin_job("refreshing a materialized view");
 		begun = matview_refresh_begin(matview);
-		end_job();
+		finish_transaction();
 		if (!begun)
 			continue;
 
@@ -144,7 +137,7 @@ run_refresh(void)
 		{
 			begin_job(NULL);
 			(void) matview_refresh_run(matview);
-			end_job();
+			finish_transaction();
 		}
 		PG_CATCH();
 		{
@@ -157,7 +150,7 @@ run_refresh(void)
 		{
 			begin_job(NULL);
 			matview_refresh_failed(matview, error);
-			end_job();
+			finish_transaction();
 		}
 		return true;
 	}
@@ -169,10 +162,10 @@ static List *
 list_builds(void)
 {
 	MemoryContext context = CurrentMemoryContext;
-	Oid			types[] = {TEXTOID};
-	Datum		values[] = {CStringGetTextDatum(last_build)};
+	Oid types[] = {TEXTOID};
+	Datum values[] = {CStringGetTextDatum(last_build)};
 	SecureContext secure;
-	List	   *names = NIL;
+	List *names = NIL;
 
 	SPI_connect();
 	secure_begin(&secure, behavior_owner());
@@ -196,8 +189,8 @@ list_builds(void)
 static void
 build_failed(const char *name, const char *message)
 {
-	Oid			types[] = {TEXTOID, TEXTOID};
-	Datum		values[] = {CStringGetTextDatum(name), CStringGetTextDatum(message)};
+	Oid types[] = {TEXTOID, TEXTOID};
+	Datum values[] = {CStringGetTextDatum(name), CStringGetTextDatum(message)};
 	SecureContext secure;
 
 	SPI_connect();
@@ -214,18 +207,18 @@ static bool
 run_build(void)
 {
 	MemoryContext context = CurrentMemoryContext;
-	List	   *names;
-	ListCell   *cell;
+	List *names;
+	ListCell *cell;
 
 	begin_job(NULL);
 	MemoryContextSwitchTo(context);
 	names = list_builds();
-	end_job();
+	finish_transaction();
 
 	foreach (cell, names)
 	{
 		const char *name = lfirst(cell);
-		char	   *volatile error = NULL;
+		char *volatile error = NULL;
 		volatile bool locked = false;
 
 		PG_TRY();
@@ -234,7 +227,7 @@ run_build(void)
 			locked = lock_build(name);
 			if (locked)
 				(void) projection_build_step(name);
-			end_job();
+			finish_transaction();
 		}
 		PG_CATCH();
 		{
@@ -247,7 +240,7 @@ run_build(void)
 		{
 			begin_job(NULL);
 			build_failed(name, error);
-			end_job();
+			finish_transaction();
 		}
 		if (locked)
 		{
@@ -282,7 +275,7 @@ run_chore(void)
 		{
 			begin_job(chore_activity(i));
 			result = chore_step(i);
-			end_job();
+			finish_transaction();
 		}
 		PG_CATCH();
 		{
@@ -292,8 +285,10 @@ run_chore(void)
 		MemoryContextSwitchTo(context);
 
 		chores[i].wanted = result != CHORE_DONE;
-		chores[i].not_before = result == CHORE_BUSY ?
-			TimestampTzPlusMilliseconds(GetCurrentTimestamp(), CHORE_RETRY_MS) : 0;
+		chores[i].not_before =
+			result == CHORE_BUSY
+				? TimestampTzPlusMilliseconds(GetCurrentTimestamp(), CHORE_RETRY_MS)
+				: 0;
 		return true;
 	}
 	return false;
@@ -303,8 +298,8 @@ run_chore(void)
 static void
 maintenance_turn(void *arg)
 {
-	static bool (*const queues[]) (void) = {run_refresh, run_build, run_chore};
-	bool	   *worked = arg;
+	static bool (*const queues[])(void) = {run_refresh, run_build, run_chore};
+	bool *worked = arg;
 
 	for (int i = 0; i < lengthof(queues) && !*worked; i++)
 	{
@@ -323,8 +318,8 @@ behavior_maintenance_main(Datum arg)
 
 	for (;;)
 	{
-		bool		worked = false;
-		TurnResult	result = process_turn(maintenance_turn, &worked, "looking for work");
+		bool worked = false;
+		TurnResult result = process_turn(maintenance_turn, &worked, "looking for work");
 
 		if (result == TURN_GONE || behavior_maintenance_workers == 0)
 			process_leave(OUTCOME_STOPPED);
@@ -332,8 +327,9 @@ behavior_maintenance_main(Datum arg)
 			last_work = GetCurrentTimestamp();
 		else if (TimestampDifferenceExceeds(last_work, GetCurrentTimestamp(), LINGER_MS))
 			process_leave(OUTCOME_STOPPED);
-		if (!process_wait(worked && result == TURN_DONE ? 0 :
-						  result == TURN_DONE ? LOOK_INTERVAL_MS : FAILED_PAUSE_MS))
+		if (!process_wait(worked && result == TURN_DONE ? 0
+						  : result == TURN_DONE			? LOOK_INTERVAL_MS
+														: FAILED_PAUSE_MS))
 			process_leave(OUTCOME_STOPPED);
 	}
 }
@@ -342,7 +338,7 @@ bool
 maintenance_pending(void)
 {
 	SecureContext secure;
-	bool		pending;
+	bool pending;
 
 	SPI_connect();
 	secure_begin(&secure, behavior_owner());

@@ -69,13 +69,13 @@ static const char *const pinned[][2] = {
 	{"transaction_timeout", "0"},
 #endif
 	{"row_security", "on"},
-	{"jit", "off"},				/* short statements, run over and over */
+	{"jit", "off"}, /* short statements, run over and over */
 };
 
 static void
 handle_sigterm(SIGNAL_ARGS)
 {
-	int			save_errno = errno;
+	int save_errno = errno;
 
 	stop_requested = true;
 	if (in_turn)
@@ -124,8 +124,8 @@ process_wait(long timeout)
 {
 	pgstat_report_activity(STATE_IDLE, NULL);
 	if (!stop_requested)
-		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
-						 Max(timeout, 0L), PG_WAIT_EXTENSION);
+		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH, Max(timeout, 0L),
+						 PG_WAIT_EXTENSION);
 	ResetLatch(MyLatch);
 
 	/* Nothing runs that could be cancelled. */
@@ -143,11 +143,11 @@ process_wait(long timeout)
 static Oid
 find_extension(char **version)
 {
-	Relation	rel = table_open(ExtensionRelationId, AccessShareLock);
+	Relation rel = table_open(ExtensionRelationId, AccessShareLock);
 	ScanKeyData key;
 	SysScanDesc scan;
-	HeapTuple	tuple;
-	Oid			result = InvalidOid;
+	HeapTuple tuple;
+	Oid result = InvalidOid;
 
 	ScanKeyInit(&key, Anum_pg_extension_extname, BTEqualStrategyNumber, F_NAMEEQ,
 				CStringGetDatum("behavior"));
@@ -155,9 +155,9 @@ find_extension(char **version)
 	tuple = systable_getnext(scan);
 	if (HeapTupleIsValid(tuple))
 	{
-		bool		isnull;
-		Datum		value = heap_getattr(tuple, Anum_pg_extension_extversion, RelationGetDescr(rel),
-										 &isnull);
+		bool isnull;
+		Datum value =
+			heap_getattr(tuple, Anum_pg_extension_extversion, RelationGetDescr(rel), &isnull);
 
 		result = ((Form_pg_extension) GETSTRUCT(tuple))->oid;
 		if (version != NULL && !isnull)
@@ -172,7 +172,7 @@ bool
 process_extension_there(void)
 {
 	MemoryContext context = CurrentMemoryContext;
-	bool		there;
+	bool there;
 
 	StartTransactionCommand();
 	there = OidIsValid(find_extension(NULL));
@@ -185,10 +185,10 @@ process_extension_there(void)
 static TurnResult
 open_turn(void)
 {
-	Oid			extension;
-	char	   *version = NULL;
-	LOCKTAG		tag;
-	TurnResult	result = TURN_DONE;
+	Oid extension;
+	char *version = NULL;
+	LOCKTAG tag;
+	TurnResult result = TURN_DONE;
 
 	StartTransactionCommand();
 	extension = find_extension(NULL);
@@ -200,16 +200,19 @@ open_turn(void)
 		if (LockAcquire(&tag, AccessShareLock, true, true) == LOCKACQUIRE_NOT_AVAIL)
 			result = TURN_SKIPPED;
 		else if (find_extension(&version) != extension)
-			result = TURN_SKIPPED;	/* dropped, perhaps made anew: the next turn knows */
+			result = TURN_SKIPPED; /* dropped, perhaps made anew: the next turn knows */
 		else if (version == NULL || strcmp(version, BEHAVIOR_VERSION) != 0)
 		{
 			if (!warned_version)
-				ereport(WARNING,
-						(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-						 errmsg("extension \"behavior\" is at version %s, the loaded library at %s",
-								version ? version : "(none)", BEHAVIOR_VERSION),
-						 errdetail("Nothing is numbered or folded in this database until they are the same."),
-						 errhint("Run ALTER EXTENSION behavior UPDATE, or restart the server after an upgrade of the package.")));
+				ereport(
+					WARNING,
+					(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+					 errmsg("extension \"behavior\" is at version %s, the loaded library at %s",
+							version ? version : "(none)", BEHAVIOR_VERSION),
+					 errdetail(
+						 "Nothing is numbered or folded in this database until they are the same."),
+					 errhint(
+						 "Run ALTER EXTENSION behavior UPDATE, or restart the server after an upgrade of the package.")));
 			warned_version = true;
 			result = TURN_SKIPPED;
 		}
@@ -220,11 +223,14 @@ open_turn(void)
 			if (log_restore_in_progress())
 			{
 				if (!warned_restore)
-					ereport(WARNING,
-							(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-							 errmsg("a restore of this database is under way"),
-							 errdetail("Some partition of behavior.log has no BRIN indexes yet. Nothing is numbered or folded until it has."),
-							 errhint("When the restore was broken off, create the missing indexes or restore again.")));
+					ereport(
+						WARNING,
+						(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+						 errmsg("a restore of this database is under way"),
+						 errdetail(
+							 "Some partition of behavior.log has no BRIN indexes yet. Nothing is numbered or folded until it has."),
+						 errhint(
+							 "When the restore was broken off, create the missing indexes or restore again.")));
 				warned_restore = true;
 				result = TURN_SKIPPED;
 			}

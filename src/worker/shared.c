@@ -20,7 +20,7 @@
 #include "core/compat.h"
 #include "worker/worker.h"
 
-#define HOLD_TIMEOUT_MS	10000
+#define HOLD_TIMEOUT_MS 10000
 #define HOLD_POLL_MS	10
 
 WorkerShared *worker_shared = NULL;
@@ -50,7 +50,7 @@ request_shared_memory(void)
 static void
 start_shared_memory(void)
 {
-	bool		found;
+	bool found;
 
 	if (previous_startup_hook)
 		previous_startup_hook();
@@ -106,7 +106,7 @@ worker_register(WorkerKind kind, Oid dboid, const char *function, const char *na
 {
 	BackgroundWorker worker;
 	WorkerEntry *entry = NULL;
-	int			place;
+	int place;
 
 	LWLockAcquire(worker_shared->lock, LW_EXCLUSIVE);
 	for (place = 0; place < worker_shared->nentries; place++)
@@ -161,7 +161,7 @@ bool
 worker_unclaim(const WorkerTicket *ticket)
 {
 	WorkerEntry *entry;
-	bool		unclaimed = false;
+	bool unclaimed = false;
 
 	LWLockAcquire(worker_shared->lock, LW_EXCLUSIVE);
 	entry = ticket_entry(ticket);
@@ -197,7 +197,7 @@ worker_attach(void)
 {
 	WorkerTicket ticket;
 	WorkerEntry *entry;
-	bool		attached = false;
+	bool attached = false;
 
 	if (worker_shared == NULL)
 		return false;
@@ -247,13 +247,13 @@ static bool
 is_live(const WorkerEntry *entry)
 {
 	return entry->state == WORKER_CLAIMED || entry->state == WORKER_ATTACHED ||
-		entry->state == WORKER_SERVING;
+		   entry->state == WORKER_SERVING;
 }
 
 int
 worker_count(WorkerKind kind, Oid dboid)
 {
-	int			count = 0;
+	int count = 0;
 
 	LWLockAcquire(worker_shared->lock, LW_SHARED);
 	for (int i = 0; i < worker_shared->nentries; i++)
@@ -292,7 +292,7 @@ worker_want_chores(void)
 bool
 worker_take_chores(Oid dboid)
 {
-	bool		wanted = false;
+	bool wanted = false;
 
 	LWLockAcquire(worker_shared->lock, LW_EXCLUSIVE);
 	for (int i = 0; i < worker_shared->nentries; i++)
@@ -332,7 +332,7 @@ worker_poke(Oid dboid)
 bool
 worker_held(Oid dboid)
 {
-	bool		held;
+	bool held;
 
 	LWLockAcquire(worker_shared->lock, LW_SHARED);
 	held = held_locked(dboid);
@@ -344,7 +344,7 @@ worker_held(Oid dboid)
 static int
 list_processes(Oid dboid, pid_t *pids, int *npids)
 {
-	int			coming = 0;
+	int coming = 0;
 
 	*npids = 0;
 	LWLockAcquire(worker_shared->lock, LW_SHARED);
@@ -367,9 +367,9 @@ void
 worker_hold(Oid dboid)
 {
 	WorkerHold *hold = NULL;
-	pid_t	   *pids;
-	pid_t	   *sent;
-	int			nsent = 0;
+	pid_t *pids;
+	pid_t *sent;
+	int nsent = 0;
 	TimestampTz start = GetCurrentTimestamp();
 
 	if (worker_shared == NULL || dboid == MyDatabaseId)
@@ -389,11 +389,10 @@ worker_hold(Oid dboid)
 	LWLockRelease(worker_shared->lock);
 	if (hold == NULL)
 	{
-		ereport(WARNING,
-				(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
-				 errmsg("could not stop the behavior worker of database %u", dboid),
-				 errdetail("More than %d commands that need this are running.", MAX_HOLDS),
-				 errhint("Run the command again when they have finished.")));
+		ereport(WARNING, (errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
+						  errmsg("could not stop the behavior worker of database %u", dboid),
+						  errdetail("More than %d commands that need this are running.", MAX_HOLDS),
+						  errhint("Run the command again when they have finished.")));
 		return;
 	}
 
@@ -401,13 +400,13 @@ worker_hold(Oid dboid)
 	sent = palloc(sizeof(pid_t) * worker_shared->nentries);
 	for (;;)
 	{
-		int			npids;
-		int			coming = list_processes(dboid, pids, &npids);
-		bool		leaving = false;
+		int npids;
+		int coming = list_processes(dboid, pids, &npids);
+		bool leaving = false;
 
 		for (int i = 0; i < npids; i++)
 		{
-			bool		known = false;
+			bool known = false;
 
 			for (int j = 0; j < nsent; j++)
 				known |= sent[j] == pids[i];
@@ -429,8 +428,8 @@ worker_hold(Oid dboid)
 		{
 			ereport(WARNING,
 					(errcode(ERRCODE_OBJECT_IN_USE),
-					 errmsg("the behavior worker of database %u has not stopped within %d s",
-							dboid, HOLD_TIMEOUT_MS / 1000)));
+					 errmsg("the behavior worker of database %u has not stopped within %d s", dboid,
+							HOLD_TIMEOUT_MS / 1000)));
 			break;
 		}
 		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH, HOLD_POLL_MS,

@@ -51,54 +51,54 @@ typedef enum WorkerState
 
 typedef enum WorkerOutcome
 {
-	OUTCOME_FAILED,				/* until it says otherwise */
-	OUTCOME_NO_EXTENSION,		/* there is none, or it is gone */
-	OUTCOME_STOPPED				/* was asked to go */
+	OUTCOME_FAILED,		  /* until it says otherwise */
+	OUTCOME_NO_EXTENSION, /* there is none, or it is gone */
+	OUTCOME_STOPPED		  /* was asked to go */
 } WorkerOutcome;
 
 typedef struct WorkerEntry
 {
-	Oid			dboid;
-	WorkerKind	kind;
+	Oid dboid;
+	WorkerKind kind;
 	WorkerState state;
 	WorkerOutcome outcome;
-	uint32		generation;		/* counted up at each claim */
-	pid_t		pid;			/* 0 until attached */
-	Latch	   *latch;			/* of that process; NULL until attached */
+	uint32 generation; /* counted up at each claim */
+	pid_t pid;		   /* 0 until attached */
+	Latch *latch;	   /* of that process; NULL until attached */
 	TimestampTz claimed_at;
-	TimestampTz since;			/* of the state */
-	bool		chores_wanted;	/* of a database worker: maintenance is to do its chores once */
+	TimestampTz since;	/* of the state */
+	bool chores_wanted; /* of a database worker: maintenance is to do its chores once */
 } WorkerEntry;
 
 typedef struct WorkerHold
 {
-	Oid			dboid;			/* InvalidOid: free */
-	pid_t		pid;			/* who holds */
+	Oid dboid; /* InvalidOid: free */
+	pid_t pid; /* who holds */
 } WorkerHold;
 
-#define MAX_HOLDS	64
-#define MAX_POKES	64
+#define MAX_HOLDS 64
+#define MAX_POKES 64
 
 typedef struct WorkerShared
 {
-	LWLock	   *lock;
-	pid_t		launcher_pid;
-	Latch	   *launcher_latch; /* NULL while there is no launcher */
-	bool		poke_list;		/* databases were made or changed: read pg_database again */
-	bool		poke_all;		/* more pokes than fit: look at every database */
-	int			npokes;
-	Oid			pokes[MAX_POKES];
-	WorkerHold	holds[MAX_HOLDS];
-	int			nentries;		/* max_worker_processes */
+	LWLock *lock;
+	pid_t launcher_pid;
+	Latch *launcher_latch; /* NULL while there is no launcher */
+	bool poke_list;		   /* databases were made or changed: read pg_database again */
+	bool poke_all;		   /* more pokes than fit: look at every database */
+	int npokes;
+	Oid pokes[MAX_POKES];
+	WorkerHold holds[MAX_HOLDS];
+	int nentries; /* max_worker_processes */
 	WorkerEntry entries[FLEXIBLE_ARRAY_MEMBER];
 } WorkerShared;
 
 /* Passed to a process in bgw_extra. */
 typedef struct WorkerTicket
 {
-	Oid			dboid;
-	int			place;
-	uint32		generation;
+	Oid dboid;
+	int place;
+	uint32 generation;
 } WorkerTicket;
 
 /* NULL when the library was not preloaded. */
@@ -123,7 +123,7 @@ extern void worker_set_serving(void);
 extern void worker_set_outcome(WorkerOutcome outcome);
 
 /* Of the processes of a kind in a database: how many there are; wakes them. */
-extern int	worker_count(WorkerKind kind, Oid dboid);
+extern int worker_count(WorkerKind kind, Oid dboid);
 extern void worker_wake(WorkerKind kind, Oid dboid);
 
 /* The chores of this database: asked for by its worker, taken by one of maintenance. */

@@ -7,8 +7,9 @@
  * included, and rolls back with it.  It waits for what others are folding; workers skip.
  *
  * Without shared_preload_libraries this is all that ever runs, so it also does what
- * maintenance workers would.  Upkeep and refreshes that fail are warnings.  In a transaction block the
- * storage is left alone but for partitions: that may take long, and a test that rolls back has no use for it.
+ * maintenance workers would.  Upkeep and refreshes that fail are warnings.  In a transaction block
+ *the storage is left alone but for partitions: that may take long, and a test that rolls back has
+ *no use for it.
  */
 #include "postgres.h"
 
@@ -41,7 +42,7 @@ step(bool own_transactions)
 		CommandCounterIncrement();
 }
 
-typedef bool (*GuardedStep) (Oid argument);
+typedef bool (*GuardedStep)(Oid argument);
 
 /*
  * Runs a step in a subtransaction; its error is a WARNING, and its message returned in the

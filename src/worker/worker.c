@@ -24,34 +24,35 @@
 #include "core/compat.h"
 #include "core/guc.h"
 #include "core/spi.h"
+#include "core/transaction.h"
 #include "fold/projection.h"
 #include "fold/tick.h"
 #include "worker/maintenance.h"
 #include "worker/worker.h"
 
-#define LOOK_INTERVAL_MS		1000
-#define FAILED_PAUSE_MS			1000	/* doubled with each failure in a row */
-#define FAILED_PAUSE_LAST_MS	60000
-#define CHORES_BUSY_MS			(60 * 1000)	/* between chores while events come in */
-#define CHORES_IDLE_MS			(3600 * 1000)
+#define LOOK_INTERVAL_MS	 1000
+#define FAILED_PAUSE_MS		 1000 /* doubled with each failure in a row */
+#define FAILED_PAUSE_LAST_MS 60000
+#define CHORES_BUSY_MS		 (60 * 1000) /* between chores while events come in */
+#define CHORES_IDLE_MS		 (3600 * 1000)
 
 typedef struct Turn
 {
-	bool		due;			/* in: the beat */
-	bool		folded;			/* out: a tick was cut or folded */
-	bool		work;			/* out: there is work for maintenance */
+	bool due;	 /* in: the beat */
+	bool folded; /* out: a tick was cut or folded */
+	bool work;	 /* out: there is work for maintenance */
 } Turn;
 
-static int64 last_tick = -1;	/* folded up to, by this process */
+static int64 last_tick = -1; /* folded up to, by this process */
 
 /* Is there a projection that could be folded further?  Caller has a transaction. */
 static bool
 projections_lag(int64 tick)
 {
 	SecureContext secure;
-	Oid			types[] = {INT8OID};
-	Datum		values[] = {Int64GetDatum(tick)};
-	bool		lag;
+	Oid types[] = {INT8OID};
+	Datum values[] = {Int64GetDatum(tick)};
+	bool lag;
 
 	SPI_connect();
 	secure_begin(&secure, behavior_owner());
@@ -66,41 +67,39 @@ projections_lag(int64 tick)
 static void
 worker_turn(void *arg)
 {
-	Turn	   *turn = arg;
-	int64		waiting;
-	int64		tick;
-	bool		lag = false;
+	Turn *turn = arg;
+	int64 waiting;
+	int64 tick;
+	bool lag = false;
 
-	StartTransactionCommand();
-	PushActiveSnapshot(GetTransactionSnapshot());
+	start_transaction();
 	waiting = tick_waiting(behavior_tick_events);
 	tick = tick_last(GetActiveSnapshot());
 	if (turn->due || tick != last_tick)
 		lag = projections_lag(tick);
 	turn->work = maintenance_pending();
-	PopActiveSnapshot();
-	CommitTransactionCommand();
+	finish_transaction();
 
 	if (waiting >= behavior_tick_events || (turn->due && waiting > 0))
 	{
-		int64		cut;
+		int64 cut;
 
 		/* At first use, and never before there are events: a restore would bring the same rows. */
-		StartTransactionCommand();
+		start_transaction();
 		session_prepare();
-		CommitTransactionCommand();
-		StartTransactionCommand();
+		finish_transaction();
+		start_transaction();
 		rollup_adopt();
-		CommitTransactionCommand();
+		finish_transaction();
 
-		StartTransactionCommand();
+		start_transaction();
 		cut = tick_cut(false);
-		CommitTransactionCommand();
+		finish_transaction();
 		if (cut > tick)
 		{
-			StartTransactionCommand();
+			start_transaction();
 			tick_summarize();
-			CommitTransactionCommand();
+			finish_transaction();
 			tick = cut;
 			lag = true;
 		}
@@ -117,7 +116,7 @@ worker_turn(void *arg)
 static TimestampTz
 next_beat(TimestampTz now)
 {
-	int64		interval = (int64) behavior_tick_interval * 1000;
+	int64 interval = (int64) behavior_tick_interval * 1000;
 
 	return (now / interval + 1) * interval;
 }
@@ -130,7 +129,7 @@ start_maintenance(void)
 	static BackgroundWorkerHandle *handle = NULL;
 	static bool warned = false;
 	MemoryContext old_context;
-	pid_t		pid;
+	pid_t pid;
 
 	/* One at a time: the next is started when this one has come and there still is work. */
 	if (handle != NULL)
@@ -155,12 +154,14 @@ start_maintenance(void)
 	{
 		handle = NULL;
 		if (!warned)
-			ereport(WARNING,
-					(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
-					 errmsg("could not start a maintenance worker"),
-					 errdetail("All %d background worker slots are in use; until one is free no view is refreshed and no projection built.",
-							   max_worker_processes),
-					 errhint("Increase max_worker_processes.")));
+			ereport(
+				WARNING,
+				(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
+				 errmsg("could not start a maintenance worker"),
+				 errdetail(
+					 "All %d background worker slots are in use; until one is free no view is refreshed and no projection built.",
+					 max_worker_processes),
+				 errhint("Increase max_worker_processes.")));
 		warned = true;
 	}
 	MemoryContextSwitchTo(old_context);
@@ -169,24 +170,23 @@ start_maintenance(void)
 void
 behavior_worker_main(Datum arg)
 {
-	TimestampTz beat = 0;		/* the first turn is one */
+	TimestampTz beat = 0; /* the first turn is one */
 	TimestampTz next_chores = 0;
-	int64		chores_tick = -1;
-	int			failures = 0;
-	bool		first = true;
+	int64 chores_tick = -1;
+	int failures = 0;
+	bool first = true;
 
 	process_start(DatumGetObjectId(arg), WORKER_TYPE);
 
 	for (;;)
 	{
 		TimestampTz now = GetCurrentTimestamp();
-		Turn		turn = {0};
-		TurnResult	result;
-		long		wait = LOOK_INTERVAL_MS;
+		Turn turn = {0};
+		TurnResult result;
+		long wait = LOOK_INTERVAL_MS;
 
 		turn.due = now >= beat;
-		result = process_turn(worker_turn, &turn,
-							  turn.due ? "ticking" : "looking for events");
+		result = process_turn(worker_turn, &turn, turn.due ? "ticking" : "looking for events");
 		if (result == TURN_GONE)
 			process_leave(OUTCOME_NO_EXTENSION);
 		if (first)

@@ -7,9 +7,9 @@
 
 #include "worker/shared.h"
 
-#define LAUNCHER_TYPE		"behavior launcher"
-#define WORKER_TYPE			"behavior worker"
-#define MAINTENANCE_TYPE	"behavior maintenance"
+#define LAUNCHER_TYPE	 "behavior launcher"
+#define WORKER_TYPE		 "behavior worker"
+#define MAINTENANCE_TYPE "behavior maintenance"
 
 /* At preload: asks for shared memory, installs the hooks, registers the launcher. */
 extern void worker_install(void);
@@ -32,7 +32,8 @@ extern void process_start(Oid dboid, const char *application_name);
 extern bool process_stop_requested(void);
 extern void process_leave(WorkerOutcome outcome) pg_attribute_noreturn();
 
-/* Waits, with nothing open, for the latch or "timeout" ms; reloads settings.  False: time to leave. */
+/* Waits, with nothing open, for the latch or "timeout" ms; reloads settings.  False: time to leave.
+ */
 extern bool process_wait(long timeout);
 
 /* Is the extension (still) here?  With no transaction open. */
@@ -41,9 +42,9 @@ extern bool process_extension_there(void);
 typedef enum TurnResult
 {
 	TURN_DONE,
-	TURN_FAILED,				/* an error was logged */
-	TURN_SKIPPED,				/* somebody is changing the extension, or a restore is under way */
-	TURN_GONE					/* there is no extension (any more) */
+	TURN_FAILED,  /* an error was logged */
+	TURN_SKIPPED, /* somebody is changing the extension, or a restore is under way */
+	TURN_GONE	  /* there is no extension (any more) */
 } TurnResult;
 
 /*
@@ -51,7 +52,7 @@ typedef enum TurnResult
  * back with no transaction open, and catches what it raises.  An error that comes
  * because the extension has gone is not logged.
  */
-typedef void (*TurnCallback) (void *arg);
+typedef void (*TurnCallback)(void *arg);
 extern TurnResult process_turn(TurnCallback callback, void *arg, const char *activity);
 
 #endif

@@ -20,18 +20,15 @@ static const char *const kinds[] = {
 };
 
 static const char *const states[] = {
-	[WORKER_FREE] = "free",
-	[WORKER_CLAIMED] = "starting",
-	[WORKER_ATTACHED] = "probing",
-	[WORKER_SERVING] = "serving",
-	[WORKER_ENDED] = "ended",
+	[WORKER_FREE] = "free",		  [WORKER_CLAIMED] = "starting", [WORKER_ATTACHED] = "probing",
+	[WORKER_SERVING] = "serving", [WORKER_ENDED] = "ended",
 };
 
 static void
 put_worker(ReturnSetInfo *result, const char *kind, pid_t pid, Oid dboid, const char *state)
 {
-	Datum		values[4];
-	bool		nulls[4] = {0};
+	Datum values[4];
+	bool nulls[4] = {0};
 
 	values[0] = CStringGetTextDatum(kind);
 	values[1] = Int32GetDatum(pid);
@@ -47,8 +44,8 @@ behavior__workers(PG_FUNCTION_ARGS)
 {
 	ReturnSetInfo *result = (ReturnSetInfo *) fcinfo->resultinfo;
 	WorkerEntry *entries;
-	int			nentries;
-	pid_t		launcher;
+	int nentries;
+	pid_t launcher;
 
 	InitMaterializedSRF(fcinfo, 0);
 	if (worker_shared == NULL)

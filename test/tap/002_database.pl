@@ -8,7 +8,7 @@ use Test::More;
 
 use Lifecycle;
 
-my $node = new_node('main', settings => ['allow_in_place_tablespaces = on']);
+my $node = new_node('main', settings => ['max_worker_processes = 32', 'allow_in_place_tablespaces = on']);
 
 create_database($node, 'one');
 my $pid = wait_for_worker($node, 'one');
