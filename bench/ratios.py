@@ -46,7 +46,7 @@ def make_files(directory, first, count):
       timestamptz '2026-01-05 00:00+00' + i * interval '60 milliseconds' AS occurred_at,
       jsonb_build_object('page', '/product/' || i % 997, 'price', (i % 1000) / 10.0, 'quantity', i % 5,
         'campaign', 'spring', 'referrer', 'search') AS properties
-      FROM generate_series({first}, {first + count - 1}) i"""
+      FROM generate_series({first}::bigint, {first + count - 1}) i"""
     names = []
     for name, body, options in (("csv", query, "FORMAT csv"),
                                 ("ndjson", f"SELECT row_to_json(t) FROM ({query}) t",
