@@ -136,4 +136,20 @@ compat_end_block_iterator(CompatBlockIterator *iterator)
 #define INTERVAL_NOT_FINITE(interval) false
 #endif
 
+/* 18: whether a deferrable primary key will do. */
+#if PG_VERSION_NUM >= 180000
+#define RelationGetPrimaryKeyIndex_compat(rel)	RelationGetPrimaryKeyIndex(rel, false)
+#else
+#define RelationGetPrimaryKeyIndex_compat(rel)	RelationGetPrimaryKeyIndex(rel)
+#endif
+
+/* 18: the target list refers to GROUP BY expressions through a range table entry of their own. */
+#if PG_VERSION_NUM >= 180000
+#define query_ungrouped_targets(query) \
+	((query)->hasGroupRTE ? \
+	 (List *) flatten_group_exprs(NULL, (query), (Node *) (query)->targetList) : (query)->targetList)
+#else
+#define query_ungrouped_targets(query)	((query)->targetList)
+#endif
+
 #endif
