@@ -8,7 +8,8 @@
  * well-formed but cannot be kept is a flaw of the node that has it and of all
  * that hold it, so that one such event of many costs only itself: escapes that
  * are no character (lone surrogates), \u0000, invalid UTF-8, numbers that
- * numeric cannot hold, nesting deeper than JSON_MAX_DEPTH.  Memory comes from
+ * numeric cannot hold, nesting deeper than JSON_MAX_DEPTH.  Of a text of more than
+ * JSON_MAX_NODES values the rest is not in the tree, and the root says so.  Memory comes from
  * the current context; nodes point into the text where no unescaping was
  * needed, so the text must outlive them.
  */

@@ -141,7 +141,8 @@ add_node(Parser *p, JsonKind kind, const String *key)
 		return NULL;
 	if (p->node_count >= JSON_MAX_NODES)
 	{
-		note_flaw(p, &flaw_nodes);
+		/* Whatever else is wrong: values are missing from here on. */
+		p->root->flaw = &flaw_nodes;
 		return NULL;
 	}
 	if (p->free_count == 0)

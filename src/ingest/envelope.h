@@ -3,7 +3,8 @@
  *		JSON events in four forms: EventBridge, CloudEvents 1.0, Segment and native.
  *
  * The form is recognised by its keys in that order; the mapping is in
- * doc/reference.md ("JSON forms").  {"batch": [...]} and {"Entries": [...]} are unpacked.
+ * doc/reference.md ("JSON forms").  {"batch": [...]} and {"Entries": [...]} are unpacked, and so
+ * is an array.
  */
 #ifndef BEHAVIOR_ENVELOPE_H
 #define BEHAVIOR_ENVELOPE_H
@@ -17,5 +18,11 @@
  */
 extern void envelope_add(Frame *frame, const JsonNode *node, const char *text, size_t length,
 						 const Event *defaults);
+
+/* How many events (and values that are none) envelope_add() would add. */
+extern int64 envelope_count(const JsonNode *node);
+
+/* Columns by name, as in a native event; raises 22023 when anything about them is wrong. */
+extern void envelope_defaults(const JsonNode *node, Event *defaults);
 
 #endif
