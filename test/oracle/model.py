@@ -13,8 +13,8 @@ TIMEOUT = 30 * MINUTE
 PAGES = ("page", "path", "url")
 ENTRY = ("utm_source", "utm_medium", "utm_campaign", "utm_term", "utm_content", "referrer")
 IGNORED = ("identify", "group", "alias")
-# The namespace of session ids: the UUIDv5 of this name in the DNS namespace.
-NAMESPACE = uuid.uuid5(uuid.NAMESPACE_DNS, "session.behavior")
+# The namespace of session ids.
+NAMESPACE = uuid.uuid5(uuid.NAMESPACE_URL, "behavior.session")
 NUMBER = re.compile(r"^\s*[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?\s*$")
 
 
@@ -96,7 +96,8 @@ def entry_of(e):
 
 
 def session_id(source, who, first):
-    return uuid.uuid5(NAMESPACE, "".join("%d:%s" % (len(s.encode()), s) for s in (source, who, first["event_id"])))
+    """The UUIDv5 of the netstrings of source, visitor and the first event's id."""
+    return uuid.uuid5(NAMESPACE, "".join("%d:%s," % (len(s.encode()), s) for s in (source, who, first["event_id"])))
 
 
 def sessions(events):
