@@ -348,6 +348,7 @@ start_wanted(const List *chosen)
 			probes++;
 			database->poked = false;
 			database->absent = false;
+			warned_slots = false;
 		}
 		else
 		{
@@ -368,8 +369,6 @@ start_wanted(const List *chosen)
 		}
 		MemoryContextSwitchTo(old_context);
 	}
-	if (!exhausted)
-		warned_slots = false;
 	return wait;
 }
 

@@ -134,13 +134,13 @@ is($node->safe_psql('postgres', "SELECT pg_current_wal_insert_lsn() - '$lsn' < 8
 $node->safe_psql('postgres', "ALTER SYSTEM SET max_worker_processes = 2");
 $position = log_position($node);
 $node->restart;
-$node->poll_query_until('postgres', "SELECT pg_read_file('" . $node->logfile . "', $position, 1000000) LIKE '%could not start the behavior worker%'");
+$node->wait_for_log(qr/WARNING:  could not start the behavior worker/, $position);
 $node->safe_psql('postgres', "CREATE DATABASE poke$_") foreach (1 .. 3);
 send_events($node, 'postgres', 301, 320);
 $node->safe_psql('postgres', 'CALL behavior.tick()');
 check_sums($node, 'postgres', 320, 'without a slot');
 my $log = log_since($node, $position);
-my $warnings = () = $log =~ /could not start the behavior worker/g;
+my $warnings = () = $log =~ /WARNING:  could not start the behavior worker/g;
 is($warnings, 1, 'that no slot is free is said once');
 like($log, qr/HINT:  Increase max_worker_processes/, 'with the setting to change');
 

@@ -92,7 +92,7 @@ foreach my $database (qw(two copy copy2 strangers fresh))
 	my ($dropped, undef, $error) = $node->psql('postgres', "DROP DATABASE $database");
 	is($dropped, 0, "DROP DATABASE $database") or diag $error;
 }
-create_database($node, 'again') for 1;
+$node->safe_psql('postgres', 'CREATE DATABASE again');
 is($node->psql('postgres', 'DROP DATABASE again'), 0, 'DROP DATABASE while its worker is starting');
 
 $node->stop;

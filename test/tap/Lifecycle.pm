@@ -22,6 +22,8 @@ sub new_node
 	$node->init(extra => [ '-E', 'UTF8' ], %{ $options{init} // {} });
 	$node->append_conf('postgresql.conf', "behavior.tick_interval = '200ms'");
 	$node->append_conf('postgresql.conf', "autovacuum = off");
+	# The test framework turns this off.
+	$node->append_conf('postgresql.conf', 'restart_after_crash = on');
 	$node->append_conf('postgresql.conf', "shared_preload_libraries = 'behavior'")
 		unless $options{no_preload};
 	$node->append_conf('postgresql.conf', $_) foreach @{ $options{settings} // [] };
