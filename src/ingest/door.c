@@ -4,9 +4,12 @@
  */
 #include "postgres.h"
 
+#include "access/htup_details.h"
+#include "utils/memutils.h"
 #include "utils/rel.h"
 
 #include "ingest/door.h"
+#include "ingest/frame_internal.h"
 
 PG_FUNCTION_INFO_V1(behavior__door_begin);
 PG_FUNCTION_INFO_V1(behavior__door_end);
@@ -55,6 +58,23 @@ door_row_frame(FunctionCallInfo fcinfo, BehaviorRel door)
 		elog(ERROR, "a row reached %s outside a statement",
 			 RelationGetRelationName(trigger->tg_relation));
 	return frame;
+}
+
+HeapTuple
+door_empty_tuple(Frame *frame, Relation view)
+{
+	if (frame->empty_tuple == NULL)
+	{
+		MemoryContext old = MemoryContextSwitchTo(frame->context);
+		TupleDesc desc = RelationGetDescr(view);
+		Datum *values = palloc0(desc->natts * sizeof(Datum));
+		bool *isnull = palloc(desc->natts * sizeof(bool));
+
+		memset(isnull, true, desc->natts * sizeof(bool));
+		frame->empty_tuple = heap_form_tuple(desc, values, isnull);
+		MemoryContextSwitchTo(old);
+	}
+	return frame->empty_tuple;
 }
 
 /*

@@ -21,6 +21,13 @@
  */
 extern Frame *door_row_frame(FunctionCallInfo fcinfo, BehaviorRel door);
 
+/*
+ * A tuple of NULLs for a row trigger to return where nobody looks at the row again.  A row trigger
+ * must not return the tuple it was given: the executor would keep one for each row until the
+ * statement ends.
+ */
+extern HeapTuple door_empty_tuple(Frame *frame, Relation view);
+
 /* For a server that runs for pg_upgrade: lets it restore the triggers of the doors. */
 extern void door_allow_upgrade(void);
 

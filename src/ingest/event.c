@@ -2,16 +2,21 @@
  * event.c
  *		behavior.event: the row trigger.
  *
- * The row is read from, and completed in, the executor's slot.  That is what returning another
- *tuple would come to as well (ExecForceStoreHeapTuple deforms it into the same virtual slot),
- *without forming one for each row: RETURNING sees the filled-in columns, and COPY, which looks at
- * none of them, pays next to nothing.  The values point into the frame, which keeps them until its
- *next row.
+ * Values are read from the executor's slot, without deforming the tuple that it made for the
+ *trigger. RETURNING wants the columns that the server fills in, so the trigger returns a tuple of
+ *its own.  It has to be another one than it was given in any case: the executor frees the given
+ * tuple only then, and otherwise keeps one for each row until the statement ends.
+ *
+ * COPY looks at no column of what comes back, so it gets the same empty tuple for every row.
+ * That a row comes from COPY shows in where its trigger was looked up: in the
+ * portal's own context.  A query looks its triggers up in its executor state's context, which
+ * never is that one, however statements are nested.
  */
 #include "postgres.h"
 
 #include "access/htup_details.h"
 #include "executor/tuptable.h"
+#include "tcop/pquery.h"
 #include "utils/builtins.h"
 #include "utils/rel.h"
 #include "utils/timestamp.h"
@@ -115,26 +120,18 @@ behavior__event_row(PG_FUNCTION_ARGS)
 	const LogRow *row;
 	TimestampTz received_at;
 	Event event;
+	Datum values[EVENT_NATTS];
+	bool isnull[EVENT_NATTS];
 
 	slot_getallattrs(slot);
 	event_from_values(slot->tts_values, slot->tts_isnull, &event);
 	row = frame_add(frame, &event, NULL, &received_at);
 
-	if (TTS_IS_VIRTUAL(slot))
-	{
-		complete_values(slot->tts_values, slot->tts_isnull, row, received_at,
-						frame_batch_id(frame));
-		return PointerGetDatum(trigger->tg_trigtuple);
-	}
-	else
-	{
-		Datum values[EVENT_NATTS];
-		bool isnull[EVENT_NATTS];
+	if (ActivePortal != NULL && fcinfo->flinfo->fn_mcxt == ActivePortal->portalContext)
+		return PointerGetDatum(door_empty_tuple(frame, trigger->tg_relation));
 
-		memcpy(values, slot->tts_values, sizeof(values));
-		memcpy(isnull, slot->tts_isnull, sizeof(isnull));
-		complete_values(values, isnull, row, received_at, frame_batch_id(frame));
-		return PointerGetDatum(
-			heap_form_tuple(RelationGetDescr(trigger->tg_relation), values, isnull));
-	}
+	memcpy(values, slot->tts_values, sizeof(values));
+	memcpy(isnull, slot->tts_isnull, sizeof(isnull));
+	complete_values(values, isnull, row, received_at, frame_batch_id(frame));
+	return PointerGetDatum(heap_form_tuple(RelationGetDescr(trigger->tg_relation), values, isnull));
 }

@@ -71,6 +71,8 @@ struct Frame
 	size_t pending_bytes;
 	ArenaChunk *arena; /* the chunk in use, linked to the full ones */
 
+	HeapTuple empty_tuple; /* what COPY into behavior.event gets back, see event.c */
+
 	/* receipts, in the order of adding */
 	MemoryContext receipts_context; /* NULL: none are kept */
 	Receipt *receipts;
