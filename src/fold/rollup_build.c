@@ -340,7 +340,7 @@ apply_differences(const RollupRow *row)
 	appendStringInfo(&sql, "INSERT INTO %s AS state SELECT n.* FROM %s AS n LEFT JOIN %s AS s ON s.key_hash = n.key_hash "
 					 "WHERE s.key_hash IS NULL", old, new, old);
 	for (int i = 1; i <= shape->npartials; i++)
-		appendStringInfo(&sql, " OR ROW(s.s_%d) *<> ROW(n.s_%d)", i, i);
+		appendStringInfo(&sql, " OR ROW(s.s_%d)::record *<> ROW(n.s_%d)::record", i, i);
 	appendStringInfoString(&sql, " ON CONFLICT (key_hash) DO ");
 	if (shape->npartials == 0)
 		appendStringInfoString(&sql, "NOTHING");

@@ -154,19 +154,37 @@ is_mutable(Oid function, void *context)
 	return func_volatile(function) != PROVOLATILE_IMMUTABLE;
 }
 
-/* Finds the outermost call that is not immutable. */
+/* Finds the innermost call that is not immutable. */
 static bool
 find_mutable(Node *node, RefuseContext *context)
 {
 	if (node == NULL)
 		return false;
+	if (expression_tree_walker(node, find_mutable, (void *) context))
+		return true;
 	if (check_functions_in_node(node, is_mutable, NULL) || IsA(node, SQLValueFunction) ||
 		IsA(node, NextValueExpr))
 	{
 		context->found = node;
 		return true;
 	}
-	return expression_tree_walker(node, find_mutable, (void *) context);
+	return false;
+}
+
+/* Finds a window function, a set-returning call or a sub-select, so that a refusal can name it. */
+static bool
+find_foreign(Node *node, RefuseContext *context)
+{
+	if (node == NULL)
+		return false;
+	if (IsA(node, WindowFunc) || IsA(node, SubLink) ||
+		(IsA(node, FuncExpr) && ((FuncExpr *) node)->funcretset) ||
+		(IsA(node, OpExpr) && ((OpExpr *) node)->opretset))
+	{
+		context->found = node;
+		return true;
+	}
+	return expression_tree_walker(node, find_foreign, (void *) context);
 }
 
 static bool
@@ -489,9 +507,6 @@ rollup_check(Query *query)
 	if (query->setOperations != NULL)
 		refuse(("a rollup cannot keep UNION, INTERSECT or EXCEPT"),
 			   "Make a rollup of each SELECT, and a view that combines them.");
-	if (query->hasSubLinks)
-		refuse(("a rollup cannot keep sub-selects"),
-			   "Join the rollup to other tables when reading it: a view on top of it is fine.");
 	rtindex = rollup_event_rtindex(query);
 	if (rtindex == 0)
 		refuse(("a rollup reads behavior.event and nothing else"),
@@ -506,22 +521,37 @@ rollup_check(Query *query)
 
 	if (query->distinctClause != NIL || query->hasDistinctOn)
 		refuse(("a rollup cannot keep SELECT DISTINCT"), "Write GROUP BY with the same expressions.");
-	if (query->hasWindowFuncs)
-		refuse(("a rollup cannot keep window functions"), "Use them when reading the rollup.");
+	if (find_foreign((Node *) targets, &context) || find_foreign(where, &context))
+	{
+		if (IsA(context.found, SubLink))
+			refuse(("a rollup cannot keep a sub-select: %s", shown(&context, context.found)),
+				   "Join the rollup to other tables when reading it: a view on top of it is fine.");
+		if (IsA(context.found, WindowFunc))
+			refuse(("a rollup cannot keep %s, a window function",
+					psprintf("%s(...) OVER (...)", get_func_name(((WindowFunc *) context.found)->winfnoid))), "Use it when reading the rollup.");
+		refuse(("a rollup cannot keep %s, which returns a set", shown(&context, context.found)),
+			   "Group by the whole value, and unnest it when reading the rollup.");
+	}
 	if (query->havingQual != NULL)
-		refuse(("a rollup cannot keep HAVING"), "Write it as WHERE when reading the rollup.");
+	{
+		Node	   *having = copyObject(query->havingQual);
+
+		ChangeVarNodes(having, rtindex, 1, 0);
+		refuse(("a rollup cannot keep HAVING %s", shown(&context, having)),
+			   "Write it as WHERE when reading the rollup.");
+	}
 	if (query->groupingSets != NIL)
 		refuse(("a rollup cannot keep GROUPING SETS, ROLLUP or CUBE"),
 			   "Group by the finest set, and use grouping sets when reading the rollup.");
 	if (query->sortClause != NIL)
-		refuse(("a rollup cannot keep ORDER BY"), "Order when reading the rollup.");
+		refuse(("a rollup cannot keep ORDER BY %s",
+				shown(&context, (Node *) get_sortgroupref_tle(linitial_node(SortGroupClause, query->sortClause)->tleSortGroupRef,
+															  targets)->expr)),
+			   "Order when reading the rollup.");
 	if (query->limitCount != NULL || query->limitOffset != NULL)
 		refuse(("a rollup cannot keep LIMIT or OFFSET"), "Limit when reading the rollup.");
 	if (query->rowMarks != NIL)
 		refuse(("a rollup cannot keep FOR UPDATE or FOR SHARE"), "Leave it out.");
-	if (query->hasTargetSRFs)
-		refuse(("a rollup cannot keep set-returning functions"),
-			   "Group by the whole value, and unnest it when reading the rollup.");
 	if (!query->hasAggs && query->groupClause == NIL)
 		refuse(("a rollup without an aggregate and without GROUP BY would be a copy of the events"),
 			   "Add an aggregate such as count(*), or GROUP BY.");

@@ -181,6 +181,8 @@ differences_sql(const RollupShape *shape, const char *storage, const Bounds *bou
 		if (column->compare != NULL)
 			appendStringInfo(&buf, "%s%s(s.s_%d) IS DISTINCT FROM %s(p.s_%d)", separator, column->compare, i + 1,
 							 column->compare, i + 1);
+		else if (column->merge == MERGE_AGGREGATE)
+			appendStringInfo(&buf, "%sROW(s.s_%d)::record *<> ROW(p.s_%d)::record", separator, i + 1, i + 1);
 		else if (column->merge == MERGE_COUNT)
 			appendStringInfo(&buf, "%sCOALESCE(s.s_%d, 0::bigint) <> COALESCE(p.s_%d, 0::bigint)", separator, i + 1, i + 1);
 		else
