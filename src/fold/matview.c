@@ -28,6 +28,7 @@
 #include "catalog/pg_type.h"
 #include "fmgr.h"
 #include "miscadmin.h"
+#include "storage/lmgr.h"
 #include "utils/acl.h"
 #include "utils/builtins.h"
 #include "utils/guc.h"
@@ -247,12 +248,21 @@ relation_owner(Oid relid)
 	return owner;
 }
 
+/* For the rest of what secure_begin() began. */
+static void
+set_lock_timeout(const char *value)
+{
+	(void) set_config_option("lock_timeout", value, PGC_USERSET, PGC_S_SESSION, GUC_ACTION_SAVE,
+							 true, 0, false);
+}
+
 bool
 matview_refresh_run(Oid matview)
 {
 	Oid types[] = {REGCLASSOID, TIMESTAMPTZOID};
 	Datum values[] = {ObjectIdGetDatum(matview), TimestampTzGetDatum(GetCurrentTimestamp())};
 	Oid owner;
+	bool concurrently;
 	char *command;
 	SecureContext secure;
 	int rc;
@@ -260,16 +270,17 @@ matview_refresh_run(Oid matview)
 	if (!behavior_lock_conditional(matview, LOCK_REFRESH, ExclusiveLock))
 		return false;
 	owner = relation_owner(matview);
-	command = psprintf("REFRESH MATERIALIZED VIEW %s%s",
-					   can_refresh_concurrently(matview) ? "CONCURRENTLY " : "",
+	concurrently = can_refresh_concurrently(matview);
+	command = psprintf("REFRESH MATERIALIZED VIEW %s%s", concurrently ? "CONCURRENTLY " : "",
 					   quote_qualified_identifier(get_namespace_name(get_rel_namespace(matview)),
 												  get_rel_name(matview)));
 
 	SPI_connect();
 	secure_begin(&secure, owner);
 	SetUserIdAndSecContext(owner, secure.saved_context | SECURITY_LOCAL_USERID_CHANGE);
-	(void) set_config_option("lock_timeout", LOCK_TIMEOUT, PGC_USERSET, PGC_S_SESSION,
-							 GUC_ACTION_SAVE, true, 0, false);
+	set_lock_timeout(LOCK_TIMEOUT);
+	LockRelationOid(matview, concurrently ? ExclusiveLock : AccessExclusiveLock);
+	set_lock_timeout("0");
 	rc = SPI_execute(command, false, 0);
 	if (rc != SPI_OK_UTILITY)
 		elog(ERROR, "\"%s\" returned %s", command, SPI_result_code_string(rc));
