@@ -107,7 +107,7 @@ extern void session_id(Bytes source, Bytes visitor, Bytes event_id, pg_uuid_t *i
 
 /* session_event.c */
 extern bool session_event_take(const SessionSettings *settings, TupleTableSlot *slot,
-							   SessionVisitor *visitor, SessionEvent *event);
+							   SessionVisitor *visitor, SessionEvent *event, MemoryContext scratch);
 
 /* session_run.c */
 extern int order_key_compare(const OrderKey *a, const OrderKey *b);

@@ -7,6 +7,7 @@
 #include "postgres.h"
 
 #include "utils/builtins.h"
+#include "utils/memutils.h"
 #include "utils/numeric.h"
 #include "utils/timestamp.h"
 
@@ -89,10 +90,7 @@ find_page(const SessionSettings *settings, Jsonb *properties)
 
 		if (value != NULL && value->type == jbvString)
 		{
-			char *copy = palloc(value->val.string.len + 1);
-
-			memcpy(copy, value->val.string.val, value->val.string.len);
-			page.data = copy;
+			page.data = value->val.string.val;
 			page.length = value->val.string.len;
 			break;
 		}
@@ -170,18 +168,50 @@ find_properties(const SessionSettings *settings, Jsonb *properties, Jsonb *conte
 	return JsonbValueToJsonb(pushJsonbValue(&state, WJB_END_OBJECT, NULL));
 }
 
+static Jsonb *
+copy_jsonb(const Jsonb *jsonb)
+{
+	Jsonb *copy = palloc(VARSIZE(jsonb));
+
+	memcpy(copy, jsonb, VARSIZE(jsonb));
+	return copy;
+}
+
+/* Looks for the page and the session properties; what that takes is made in "scratch". */
+static void
+take_properties(const SessionSettings *settings, TupleTableSlot *slot, SessionEvent *event,
+				MemoryContext scratch)
+{
+	MemoryContext context = MemoryContextSwitchTo(scratch);
+	Jsonb *properties = DatumGetJsonbP(slot->tts_values[LOG_PROPERTIES - 1]);
+	Jsonb *event_context = NULL;
+
+	event->page.data = NULL;
+	event->properties = NULL;
+	if (JB_ROOT_IS_OBJECT(properties))
+	{
+		if (!slot->tts_isnull[LOG_CONTEXT - 1])
+			event_context = DatumGetJsonbP(slot->tts_values[LOG_CONTEXT - 1]);
+		event->page = find_page(settings, properties);
+		event->properties = find_properties(settings, properties, event_context);
+	}
+
+	MemoryContextSwitchTo(context);
+	if (event->page.data != NULL)
+		event->page.data = pnstrdup(event->page.data, event->page.length);
+	if (event->properties != NULL)
+		event->properties = copy_jsonb(event->properties);
+	MemoryContextReset(scratch);
+}
+
 /*
  * Takes a row of behavior.log.  Returns false when the event belongs to no session: of
  * an ignored type, or of nobody.  visitor points into the slot, event is copied.
  */
 bool
 session_event_take(const SessionSettings *settings, TupleTableSlot *slot, SessionVisitor *visitor,
-				   SessionEvent *event)
+				   SessionEvent *event, MemoryContext scratch)
 {
-	Datum properties_datum;
-	Jsonb *properties;
-	Jsonb *context = NULL;
-
 	slot_getallattrs(slot);
 	if (ignored(settings, peek_text(slot, LOG_TYPE)))
 		return false;
@@ -199,22 +229,6 @@ session_event_take(const SessionSettings *settings, TupleTableSlot *slot, Sessio
 	event->key.event_id = copy_text(slot, LOG_EVENT_ID);
 	event->type = copy_text(slot, LOG_TYPE);
 	event->user_id = copy_text(slot, LOG_USER_ID);
-
-	properties_datum = slot->tts_values[LOG_PROPERTIES - 1];
-	properties = DatumGetJsonbP(properties_datum);
-	if (!slot->tts_isnull[LOG_CONTEXT - 1])
-		context = DatumGetJsonbP(slot->tts_values[LOG_CONTEXT - 1]);
-	event->page.data = NULL;
-	event->properties = NULL;
-	if (JB_ROOT_IS_OBJECT(properties))
-	{
-		event->page = find_page(settings, properties);
-		event->properties = find_properties(settings, properties, context);
-	}
-
-	if ((Pointer) properties != DatumGetPointer(properties_datum))
-		pfree(properties);
-	if (context != NULL && (Pointer) context != DatumGetPointer(slot->tts_values[LOG_CONTEXT - 1]))
-		pfree(context);
+	take_properties(settings, slot, event, scratch);
 	return true;
 }

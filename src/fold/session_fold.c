@@ -63,7 +63,7 @@ struct SessionFolder
 	SessionStore *store;
 	MemoryContext context; /* the folder's */
 	MemoryContext chunk;   /* of the events collected now */
-	MemoryContext visitor; /* of the visitor merged now */
+	MemoryContext visitor; /* of the visitor merged now; scratch while collecting */
 	int nevents;
 	int max_events;
 	FoldEvent *events;
@@ -310,7 +310,7 @@ session_folder_add(TupleTableSlot *slot, void *arg)
 	SessionVisitor visitor;
 	SessionEvent event;
 
-	if (session_event_take(folder->settings, slot, &visitor, &event))
+	if (session_event_take(folder->settings, slot, &visitor, &event, folder->visitor))
 	{
 		VisitorEntry *entry;
 		FoldEvent *fold_event;
