@@ -118,13 +118,28 @@ fold_events(const TickEvents *events, void *arg)
 	CommandCounterIncrement();
 }
 
+/* The tick up to which one step goes: a chunk's worth of events, at least one tick. */
+int64
+projection_choose_ticks(int64 progress, int64 tick)
+{
+	Oid types[3] = {INT8OID, INT8OID, INT8OID};
+	Datum values[3] = {Int64GetDatum(progress), Int64GetDatum(tick),
+					   Int64GetDatum(TICK_EVENTS_CHUNK)};
+	int64 upto;
+	bool isnull;
+
+	if (tick <= progress + 1)
+		return tick;
+	upto = run_int64(choose_ticks, SPI_OK_SELECT, 3, types, values, &isnull);
+	return isnull ? tick : upto;
+}
+
 /* One step of one projection, in a subtransaction that the caller has begun. */
 static StepResult
 fold_step(Fold *fold, int64 tick, bool wait)
 {
 	Oid types[3] = {TEXTOID, INT8OID, INT8OID};
 	Datum values[3] = {CStringGetTextDatum(fold->name)};
-	Oid tick_types[3] = {INT8OID, INT8OID, INT8OID};
 	Snapshot snapshot;
 	int64 progress;
 	int64 upto;
@@ -135,17 +150,7 @@ fold_step(Fold *fold, int64 tick, bool wait)
 	if (isnull || progress >= tick)
 		return STEP_DONE;
 
-	upto = tick;
-	if (tick > progress + 1)
-	{
-		Datum args[3] = {Int64GetDatum(progress), Int64GetDatum(tick),
-						 Int64GetDatum(TICK_EVENTS_CHUNK)};
-
-		upto = run_int64(choose_ticks, SPI_OK_SELECT, 3, tick_types, args, &isnull);
-		if (isnull)
-			upto = tick;
-	}
-
+	upto = projection_choose_ticks(progress, tick);
 	snapshot = RegisterSnapshot(GetLatestSnapshot());
 	PushActiveSnapshot(snapshot);
 	tick_events_each(progress, upto, snapshot, fold_events, fold);

@@ -63,6 +63,9 @@ extern void projection_fold_all(int64 tick, bool own_transactions, bool wait);
  */
 extern void projection_build_all(bool own_transactions);
 
+/* Where a step that begins behind "progress" and goes to "tick" at most should end. */
+extern int64 projection_choose_ticks(int64 progress, int64 tick);
+
 /* True for errors that end the statement and are not the projection's: cancel, shutdown. */
 extern bool projection_error_ends_statement(int sqlstate);
 

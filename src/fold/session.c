@@ -3,8 +3,7 @@
  *		Sessions as a projection: settings, ids, and the fold of a tick.
  *
  * The settings that decide what a session is are taken when sessions are first built or
- * rebuilt, and stored with the projection together with the generation that is
- * read ("table").  A fold goes by what is stored.
+ * rebuilt, and stored with the projection.  A fold goes by what is stored.
  */
 #include "postgres.h"
 
@@ -125,10 +124,6 @@ session_settings(Jsonb *stored)
 	settings->timeout =
 		DatumGetInt64(DirectFunctionCall1(numeric_int8, NumericGetDatum(value->val.numeric))) *
 		USECS_PER_SEC;
-	value = getKeyJsonValueFromContainer(&stored->root, "table", strlen("table"), &buffer);
-	settings->table = value != NULL && value->type == jbvString && value->val.string.len == 1
-						  ? value->val.string.val[0]
-						  : 'a';
 	settings->pages = list_member_strings(stored, "page");
 	settings->properties = list_member_strings(stored, "properties");
 	settings->ignore = list_member_strings(stored, "ignore");
@@ -201,6 +196,20 @@ session_id(Bytes source, Bytes visitor, Bytes event_id, pg_uuid_t *id)
 	id->data[8] = (id->data[8] & 0x3f) | 0x80; /* variant of RFC 4122 */
 }
 
+/* Folds events into behavior._session, or into behavior._session_next. */
+void
+session_fold_into(const SessionSettings *settings, bool next, const TickEvents *events)
+{
+	SessionFolder *folder = session_folder_begin(settings, next);
+	TupleTableSlot *slot = MakeSingleTupleTableSlot(events->desc, &TTSOpsMinimalTuple);
+
+	tuplestore_rescan(events->store);
+	while (tuplestore_gettupleslot(events->store, true, false, slot))
+		session_folder_add(slot, folder);
+	ExecDropSingleTupleTableSlot(slot);
+	session_folder_end(folder);
+}
+
 void
 session_fold(const char *name, const TickEvents *events)
 {
@@ -211,8 +220,6 @@ session_fold(const char *name, const TickEvents *events)
 	Datum values[1] = {CStringGetTextDatum(name)};
 	SecureContext secure;
 	SessionSettings *settings = NULL;
-	SessionFolder *folder;
-	TupleTableSlot *slot;
 
 	SPI_connect();
 	secure_begin(&secure, behavior_owner());
@@ -232,13 +239,7 @@ session_fold(const char *name, const TickEvents *events)
 		ereport(ERROR, (errcode(ERRCODE_UNDEFINED_OBJECT),
 						errmsg("projection \"%s\" does not exist", name)));
 
-	folder = session_folder_begin(settings, true);
-	slot = MakeSingleTupleTableSlot(events->desc, &TTSOpsMinimalTuple);
-	tuplestore_rescan(events->store);
-	while (tuplestore_gettupleslot(events->store, true, false, slot))
-		session_folder_add(slot, folder);
-	ExecDropSingleTupleTableSlot(slot);
-	session_folder_end(folder);
+	session_fold_into(settings, false, events);
 
 	MemoryContextSwitchTo(old);
 	MemoryContextDelete(context);

@@ -22,6 +22,8 @@
 #include "utils/rel.h"
 #include "utils/uuid.h"
 
+#include "fold/projection.h"
+
 #define SESSIONS "sessions"
 
 /* Bytes without a terminator; data NULL: none. */
@@ -101,6 +103,7 @@ typedef struct SessionVisitor
 
 /* session.c */
 extern SessionSettings *session_settings(Jsonb *settings);
+extern void session_fold_into(const SessionSettings *settings, bool next, const TickEvents *events);
 extern Jsonb *session_current_settings(void);
 extern int64 session_visitor_hash(Bytes source, Bytes visitor);
 extern void session_id(Bytes source, Bytes visitor, Bytes event_id, pg_uuid_t *id);
@@ -117,15 +120,18 @@ extern void session_run_add(SessionRun *run, const SessionEvent *event);
 extern void session_run_merge(SessionRun *run, const SessionRun *other);
 extern void session_run_sum_types(SessionRun *run);
 
-/* session_fold.c: collects events by visitor and merges them into a table's rows. */
+/*
+ * session_fold.c: collects events by visitor and merges them into a table's rows.  next:
+ * those that a rebuild is making, without aliases.
+ */
 typedef struct SessionFolder SessionFolder;
-extern SessionFolder *session_folder_begin(const SessionSettings *settings, bool keep_aliases);
+extern SessionFolder *session_folder_begin(const SessionSettings *settings, bool next);
 extern void session_folder_add(TupleTableSlot *slot, void *folder); /* a LogRowCallback */
 extern void session_folder_end(SessionFolder *folder);
 
-/* session_store.c: rows of one generation. */
+/* session_store.c: rows of behavior._session, or of behavior._session_next. */
 typedef struct SessionStore SessionStore;
-extern SessionStore *session_store_open(char table);
+extern SessionStore *session_store_open(bool next);
 extern void session_store_close(SessionStore *store);
 extern void session_store_snapshot(SessionStore *store);
 
@@ -141,7 +147,7 @@ extern void session_store_flush(SessionStore *store);
 
 /* session_alias.c: ids that died and ids that were born in a fold. */
 typedef struct SessionAliases SessionAliases;
-extern SessionAliases *session_aliases_begin(char table);
+extern SessionAliases *session_aliases_begin(void);
 extern void
 session_aliases_dead(SessionAliases *aliases, const pg_uuid_t *dead, const pg_uuid_t *living);
 extern void session_aliases_born(SessionAliases *aliases, const pg_uuid_t *id);

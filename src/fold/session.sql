@@ -1,10 +1,8 @@
--- Sessions.  Two tables of the same form: one is read and folded into, in the other a rebuild makes the
--- next generation, and swapping them is a change of behavior._projection.settings, which every snapshot sees
--- as it should.  Besides what behavior.session shows, a row keeps the order key (time, sequence, event id) of
--- the events that its values come from, so that rows merge without rereading the log.  A key of which
--- only the "at" column is NULL is that of the first event (entry_page, properties) or of the last (exit_page, user).
+-- Sessions.  Besides what behavior.session shows, a row keeps the order key (time, sequence, event id) of the
+-- events that its values come from, so that rows merge without rereading the log.  A key of which the "at"
+-- column is NULL is that of the first event (entry_page, properties) or of the last (exit_page, user).
 -- started_at is in the primary key since an event_id may come back once the idempotency window has passed.
-CREATE TABLE behavior._session_a (
+CREATE TABLE behavior._session (
 	session_id				uuid NOT NULL,
 	visitor_hash			bigint NOT NULL,
 	started_at				timestamptz NOT NULL,
@@ -38,14 +36,14 @@ CREATE TABLE behavior._session_a (
 	user_event_id			text,
 	PRIMARY KEY (session_id, started_at)
 ) WITH (fillfactor = 80);
-CREATE INDEX _session_a_visitor ON behavior._session_a (visitor_hash, started_at);
-SELECT pg_catalog.pg_extension_config_dump('behavior._session_a', '');
-COMMENT ON TABLE behavior._session_a IS 'sessions, one of the two generations: see behavior._projection.settings';
+CREATE INDEX _session_visitor ON behavior._session (visitor_hash, started_at);
+SELECT pg_catalog.pg_extension_config_dump('behavior._session', '');
+COMMENT ON TABLE behavior._session IS 'sessions as of the last tick, with what it takes to merge them';
 
-CREATE TABLE behavior._session_b (LIKE behavior._session_a, PRIMARY KEY (session_id, started_at)) WITH (fillfactor = 80);
-CREATE INDEX _session_b_visitor ON behavior._session_b (visitor_hash, started_at);
-SELECT pg_catalog.pg_extension_config_dump('behavior._session_b', '');
-COMMENT ON TABLE behavior._session_b IS 'sessions, the other generation';
+-- What a rebuild has made so far.  Not dumped: a restored rebuild starts anew.
+CREATE TABLE behavior._session_next (LIKE behavior._session, PRIMARY KEY (session_id, started_at)) WITH (fillfactor = 80);
+CREATE INDEX _session_next_visitor ON behavior._session_next (visitor_hash, started_at);
+COMMENT ON TABLE behavior._session_next IS 'sessions that are being rebuilt';
 
 -- Where ids that were absorbed or moved have gone: a journal, always pointing at the living id.
 CREATE TABLE behavior.session_alias (
@@ -55,15 +53,6 @@ CREATE TABLE behavior.session_alias (
 CREATE INDEX session_alias_merged_into ON behavior.session_alias (merged_into);
 SELECT pg_catalog.pg_extension_config_dump('behavior.session_alias', '');
 COMMENT ON TABLE behavior.session_alias IS 'ids that sessions once had, and the session that each is now part of';
-
--- The living generation.  The sub-select is evaluated once and the other arm is never run.
-CREATE VIEW behavior._session AS
-	SELECT * FROM behavior._session_a
-	WHERE (SELECT p.settings ->> 'table' FROM behavior._projection p WHERE p.name = 'sessions') = 'a'
-	UNION ALL
-	SELECT * FROM behavior._session_b
-	WHERE (SELECT p.settings ->> 'table' FROM behavior._projection p WHERE p.name = 'sessions') = 'b';
-COMMENT ON VIEW behavior._session IS 'the living generation of sessions';
 
 CREATE VIEW behavior.session AS
 	SELECT session_id, source, visitor, user_id, started_at, ended_at, ended_at - started_at AS duration,
@@ -82,21 +71,7 @@ CREATE FUNCTION behavior._visitor_hash(source text, visitor text) RETURNS bigint
 	AS 'MODULE_PATHNAME', 'behavior_visitor_hash';
 COMMENT ON FUNCTION behavior._visitor_hash(text, text) IS 'what the sessions of a visitor are found by';
 
--- What a rebuild of sessions is at.  Not dumped: a restored rebuild starts anew.
-CREATE TABLE behavior._session_build (
-	singleton		boolean PRIMARY KEY DEFAULT true CHECK (singleton),
-	settings		jsonb NOT NULL,			-- with "table": the generation being built
-	phase			text NOT NULL CHECK (phase IN ('walk', 'catch up', 'clean')),
-	tick_id			bigint NOT NULL,		-- folded up to and including this tick
-	partition		regclass,				-- walked now; NULL: none yet
-	partition_lower	timestamptz,			-- its lower bound
-	next_block		bigint NOT NULL DEFAULT 0,
-	swapped_xid		xid8					-- clean: the old generation may still be seen by older snapshots
-);
-COMMENT ON TABLE behavior._session_build IS 'how far a rebuild of sessions has come';
-
-REVOKE ALL ON behavior._session_a, behavior._session_b, behavior.session_alias, behavior._session, behavior.session,
-	behavior._session_build FROM PUBLIC;
+REVOKE ALL ON behavior._session, behavior._session_next, behavior.session_alias, behavior.session FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION behavior.session_id(text, text, text) TO PUBLIC;
 
 -- Every event with the session that it is part of, as of the last tick.

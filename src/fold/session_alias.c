@@ -28,7 +28,6 @@ typedef struct IdArray
 
 struct SessionAliases
 {
-	char table;
 	IdArray dead;
 	IdArray living;
 	IdArray born;
@@ -38,16 +37,10 @@ static const char *const repoint =
 	"UPDATE behavior.session_alias a SET merged_into = m.living "
 	"FROM unnest($1, $2) AS m (dead, living) WHERE a.merged_into = m.dead";
 
-static const char *const insert_a =
+static const char *const insert_dead =
 	"INSERT INTO behavior.session_alias AS a (session_id, merged_into) "
 	"SELECT m.dead, m.living FROM unnest($1, $2) AS m (dead, living) "
-	"WHERE NOT EXISTS (SELECT FROM behavior._session_a s WHERE s.session_id = m.dead) "
-	"ON CONFLICT (session_id) DO UPDATE SET merged_into = excluded.merged_into";
-
-static const char *const insert_b =
-	"INSERT INTO behavior.session_alias AS a (session_id, merged_into) "
-	"SELECT m.dead, m.living FROM unnest($1, $2) AS m (dead, living) "
-	"WHERE NOT EXISTS (SELECT FROM behavior._session_b s WHERE s.session_id = m.dead) "
+	"WHERE NOT EXISTS (SELECT FROM behavior._session s WHERE s.session_id = m.dead) "
 	"ON CONFLICT (session_id) DO UPDATE SET merged_into = excluded.merged_into";
 
 static const char *const any_alias = "SELECT FROM behavior.session_alias LIMIT 1";
@@ -56,12 +49,9 @@ static const char *const forget_born =
 	"DELETE FROM behavior.session_alias a USING unnest($1) AS born (id) WHERE a.session_id = born.id";
 
 SessionAliases *
-session_aliases_begin(char table)
+session_aliases_begin(void)
 {
-	SessionAliases *aliases = palloc0(sizeof(SessionAliases));
-
-	aliases->table = table;
-	return aliases;
+	return palloc0(sizeof(SessionAliases));
 }
 
 static void
@@ -118,8 +108,7 @@ session_aliases_store(SessionAliases *aliases)
 		Datum values[2] = {uuid_array(&aliases->dead), uuid_array(&aliases->living)};
 
 		spi_exec(repoint, SPI_OK_UPDATE, false, 2, types, values, NULL);
-		spi_exec(aliases->table == 'a' ? insert_a : insert_b, SPI_OK_INSERT, false, 2, types,
-				 values, NULL);
+		spi_exec(insert_dead, SPI_OK_INSERT, false, 2, types, values, NULL);
 	}
 	if (aliases->born.count > 0 &&
 		spi_exec(any_alias, SPI_OK_SELECT, false, 0, NULL, NULL, NULL) > 0)

@@ -59,7 +59,7 @@ same_visitor(SessionVisitor a, SessionVisitor b)
 struct SessionFolder
 {
 	const SessionSettings *settings;
-	bool keep_aliases;
+	bool next;
 	SessionStore *store;
 	MemoryContext context; /* the folder's */
 	MemoryContext chunk;   /* of the events collected now */
@@ -81,7 +81,7 @@ chunk_begin(SessionFolder *folder)
 }
 
 SessionFolder *
-session_folder_begin(const SessionSettings *settings, bool keep_aliases)
+session_folder_begin(const SessionSettings *settings, bool next)
 {
 	MemoryContext context =
 		AllocSetContextCreate(CurrentMemoryContext, "behavior sessions", ALLOCSET_DEFAULT_SIZES);
@@ -89,14 +89,14 @@ session_folder_begin(const SessionSettings *settings, bool keep_aliases)
 	SessionFolder *folder = palloc0(sizeof(SessionFolder));
 
 	folder->settings = settings;
-	folder->keep_aliases = keep_aliases;
+	folder->next = next;
 	folder->context = context;
 	folder->chunk =
 		AllocSetContextCreate(context, "behavior sessions chunk", ALLOCSET_DEFAULT_INITSIZE,
 							  ALLOCSET_DEFAULT_INITSIZE, ALLOCSET_DEFAULT_MAXSIZE);
 	folder->visitor =
 		AllocSetContextCreate(context, "behavior sessions visitor", ALLOCSET_DEFAULT_SIZES);
-	folder->store = session_store_open(settings->table);
+	folder->store = session_store_open(next);
 	folder->max_events = 4096;
 	folder->events = palloc(sizeof(FoldEvent) * folder->max_events);
 	chunk_begin(folder);
@@ -268,7 +268,7 @@ chunk_end(SessionFolder *folder)
 	VisitorEntry *entry;
 
 	session_store_snapshot(folder->store);
-	folder->aliases = session_aliases_begin(folder->settings->table);
+	folder->aliases = session_aliases_begin();
 	visitors_start_iterate(folder->visitors, &it);
 	while ((entry = visitors_iterate(folder->visitors, &it)) != NULL)
 	{
@@ -295,7 +295,7 @@ chunk_end(SessionFolder *folder)
 	}
 	session_store_flush(folder->store);
 	CommandCounterIncrement();
-	if (folder->keep_aliases)
+	if (!folder->next)
 		session_aliases_store(folder->aliases);
 	MemoryContextSwitchTo(folder->context);
 	chunk_begin(folder);

@@ -1,6 +1,6 @@
 /*
  * session_store.c
- *		Rows of one generation of sessions: found by visitor, written without SQL.
+ *		Rows of sessions: found by visitor, written without SQL.
  *
  * Only who holds the projection's lock writes, so a row that was found is still the newest
  * one when it is written.  New rows are collected and inserted many at once.
@@ -74,15 +74,14 @@ struct SessionStore
 };
 
 SessionStore *
-session_store_open(char table)
+session_store_open(bool next)
 {
 	SessionStore *store = palloc0(sizeof(SessionStore));
 
 	store->rel =
-		table_open(behavior_relid(table == 'a' ? REL_SESSION_A : REL_SESSION_B), RowExclusiveLock);
-	store->visitor_index =
-		index_open(behavior_relid(table == 'a' ? REL_SESSION_A_VISITOR : REL_SESSION_B_VISITOR),
-				   AccessShareLock);
+		table_open(behavior_relid(next ? REL_SESSION_NEXT : REL_SESSION), RowExclusiveLock);
+	store->visitor_index = index_open(
+		behavior_relid(next ? REL_SESSION_NEXT_VISITOR : REL_SESSION_VISITOR), AccessShareLock);
 	store->indexes = CatalogOpenIndexes(store->rel);
 	store->row_context = AllocSetContextCreate(CurrentMemoryContext, "behavior session rows",
 											   ALLOCSET_DEFAULT_SIZES);
