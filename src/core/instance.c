@@ -15,6 +15,7 @@
 #include "catalog/indexing.h"
 #include "catalog/pg_inherits.h"
 #include "miscadmin.h"
+#include "storage/bufmgr.h"
 #include "utils/inval.h"
 #include "utils/rel.h"
 #include "utils/snapmgr.h"
@@ -100,6 +101,30 @@ read_seed(Oid relid)
 	return found;
 }
 
+bool
+instance_awaits_restore(void)
+{
+	static const BehaviorRel parents[] = {REL_KEY, REL_KEY_PAGE, REL_KEY_FILTER};
+	bool awaits = false;
+
+	for (int i = 0; i < lengthof(parents); i++)
+	{
+		List *children = find_inheritance_children(behavior_relid(parents[i]), AccessShareLock);
+		ListCell *lc;
+
+		foreach (lc, children)
+		{
+			Relation rel = table_open(lfirst_oid(lc), NoLock);
+
+			if (RelationGetNumberOfBlocks(rel) > 0 ||
+				(parents[i] == REL_KEY && RelationGetIndexList(rel) == NIL))
+				awaits = true;
+			table_close(rel, AccessShareLock);
+		}
+	}
+	return awaits;
+}
+
 /* Makes the row, in the current transaction. */
 static void
 make_seed(Oid relid)
@@ -111,8 +136,7 @@ make_seed(Oid relid)
 
 	/* A restore makes the partitions first and brings the row later: another seed would lose every
 	 * key. */
-	if (has_subclass(behavior_relid(REL_KEY)) &&
-		find_inheritance_children(behavior_relid(REL_KEY), NoLock) != NIL)
+	if (instance_awaits_restore())
 		ereport(
 			ERROR,
 			(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),

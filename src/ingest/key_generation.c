@@ -36,6 +36,7 @@
 #include "utils/timestamp.h"
 
 #include "core/catalog.h"
+#include "core/instance.h"
 #include "core/lock.h"
 #include "core/spi.h"
 #include "ingest/key_generation.h"
@@ -184,6 +185,23 @@ key_generation_delete(KeyGeneration *row)
 	CommandCounterIncrement();
 }
 
+static void run_ddl(const char *sql);
+
+/* Drops the empty tables that a schema-only restore has brought. */
+static void
+drop_leftovers(void)
+{
+	for (int i = 0; i < lengthof(tables); i++)
+	{
+		List *children = find_inheritance_children(behavior_relid(tables[i].parent), NoLock);
+		ListCell *lc;
+
+		foreach (lc, children)
+			run_ddl(
+				psprintf("DROP TABLE behavior.%s", quote_identifier(get_rel_name(lfirst_oid(lc)))));
+	}
+}
+
 void
 key_generation_first_use(void)
 {
@@ -199,7 +217,7 @@ key_generation_first_use(void)
 		behavior_unlock(lock_relid, KEY_LOCK_FIRST_USE, ExclusiveLock);
 		return;
 	}
-	if (find_inheritance_children(lock_relid, NoLock) != NIL)
+	if (instance_awaits_restore())
 		ereport(
 			ERROR,
 			(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
@@ -207,6 +225,7 @@ key_generation_first_use(void)
 				 "behavior cannot take events yet: its keys are there but behavior._key_generation is empty"),
 			 errhint("Wait until the restore of this database has ended.")));
 
+	drop_leftovers();
 	first.generation = 1;
 	first.state = KEY_STATE_HOT;
 	first.oldest_received_at = GetCurrentTimestamp();
