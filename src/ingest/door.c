@@ -5,6 +5,7 @@
 #include "postgres.h"
 
 #include "access/htup_details.h"
+#include "tcop/pquery.h"
 #include "utils/memutils.h"
 #include "utils/rel.h"
 
@@ -75,6 +76,18 @@ door_empty_tuple(Frame *frame, Relation view)
 		MemoryContextSwitchTo(old);
 	}
 	return frame->empty_tuple;
+}
+
+/*
+ * It shows in where the trigger was looked up: for a COPY in the portal's own context.  A query
+ * looks its triggers up in its executor state's context, which never is that one, however
+ * statements are nested.  (A COPY inside a function is taken for a query, which costs a tuple and
+ * no more.)
+ */
+bool
+door_in_copy(FunctionCallInfo fcinfo)
+{
+	return ActivePortal != NULL && fcinfo->flinfo->fn_mcxt == ActivePortal->portalContext;
 }
 
 /*

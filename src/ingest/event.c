@@ -8,15 +8,11 @@
  * tuple only then, and otherwise keeps one for each row until the statement ends.
  *
  * COPY looks at no column of what comes back, so it gets the same empty tuple for every row.
- * That a row comes from COPY shows in where its trigger was looked up: in the
- * portal's own context.  A query looks its triggers up in its executor state's context, which
- * never is that one, however statements are nested.
  */
 #include "postgres.h"
 
 #include "access/htup_details.h"
 #include "executor/tuptable.h"
-#include "tcop/pquery.h"
 #include "utils/builtins.h"
 #include "utils/rel.h"
 #include "utils/timestamp.h"
@@ -127,7 +123,7 @@ behavior__event_row(PG_FUNCTION_ARGS)
 	event_from_values(slot->tts_values, slot->tts_isnull, &event);
 	row = frame_add(frame, &event, NULL, &received_at);
 
-	if (ActivePortal != NULL && fcinfo->flinfo->fn_mcxt == ActivePortal->portalContext)
+	if (door_in_copy(fcinfo))
 		return PointerGetDatum(door_empty_tuple(frame, trigger->tg_relation));
 
 	memcpy(values, slot->tts_values, sizeof(values));

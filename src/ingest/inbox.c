@@ -7,6 +7,7 @@
  */
 #include "postgres.h"
 
+#include "access/htup_details.h"
 #include "executor/tuptable.h"
 #include "fmgr.h"
 #include "tcop/cmdtag.h"
@@ -108,5 +109,7 @@ behavior__inbox_row(PG_FUNCTION_ARGS)
 
 		add_row(frame, VARDATA_ANY(value), VARSIZE_ANY_EXHDR(value));
 	}
-	return PointerGetDatum(trigger->tg_trigtuple);
+	if (door_in_copy(fcinfo))
+		return PointerGetDatum(door_empty_tuple(frame, trigger->tg_relation));
+	return PointerGetDatum(heap_copytuple(trigger->tg_trigtuple));
 }
