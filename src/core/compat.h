@@ -17,6 +17,14 @@
 #include "parser/parse_node.h"
 #include "storage/lock.h"
 #include "utils/acl.h"
+#if PG_VERSION_NUM >= 160000
+#include "varatt.h"
+#endif
+
+/* Functions that do not return: 18 has a word for it. */
+#if PG_VERSION_NUM < 180000
+#define pg_noreturn pg_attribute_noreturn()
+#endif
 
 /* 17 put a backend's virtual transaction id into a struct of its own. */
 #if PG_VERSION_NUM >= 170000

@@ -14,6 +14,7 @@
 
 #include "common/int.h"
 
+#include "core/compat.h"
 #include "core/decimal.h"
 
 /* numeric's format: digits of base 10000, the first one worth 10000^weight. */

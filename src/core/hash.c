@@ -11,6 +11,7 @@
 #include "fmgr.h"
 #include "port/pg_bswap.h"
 
+#include "core/compat.h"
 #include "core/hash.h"
 
 #define SIP_SEED_BYTES 16

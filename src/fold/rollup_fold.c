@@ -226,6 +226,23 @@ part_of(Tuplestorestate *from, TupleDesc desc, int64 first, int64 count)
 	return part;
 }
 
+/* Merges partial aggregates into the state. */
+static void
+merge_partials(RollupPlan *plan, Tuplestorestate *partials)
+{
+	plan->in_use++;
+	PG_TRY();
+	{
+		register_store("_partials", plan->desc, partials, tuplestore_tuple_count(partials));
+		execute(plan->merge, false, NULL, SPI_OK_INSERT);
+	}
+	PG_FINALLY();
+	{
+		plan->in_use--;
+	}
+	PG_END_TRY();
+}
+
 /* Runs the attempt in a subtransaction; NULL when it went well, else the error, which an event may have caused. */
 static ErrorData *
 attempt_events(Attempt *attempt, Tuplestorestate *events, int64 count)
@@ -247,19 +264,7 @@ attempt_events(Attempt *attempt, Tuplestorestate *events, int64 count)
 		plan = rollup_plan(attempt->definition, attempt->storage);
 		partials = rollup_evaluate(plan, events, attempt->desc, count);
 		if (attempt->merge)
-		{
-			plan->in_use++;
-			PG_TRY();
-			{
-				register_store("_partials", plan->desc, partials, tuplestore_tuple_count(partials));
-				execute(plan->merge, false, NULL, SPI_OK_INSERT);
-			}
-			PG_FINALLY();
-			{
-				plan->in_use--;
-			}
-			PG_END_TRY();
-		}
+			merge_partials(plan, partials);
 		tuplestore_end(partials);
 		SPI_finish();
 		secure_end(&secure);

@@ -9,6 +9,7 @@
 #include "utils/memutils.h"
 #include "utils/rel.h"
 
+#include "core/compat.h"
 #include "ingest/door.h"
 #include "ingest/frame_internal.h"
 
@@ -16,7 +17,7 @@ PG_FUNCTION_INFO_V1(behavior__door_begin);
 PG_FUNCTION_INFO_V1(behavior__door_end);
 PG_FUNCTION_INFO_V1(behavior__door_refuse);
 
-static void pg_attribute_noreturn()
+pg_noreturn static void
 raise_misused(FunctionCallInfo fcinfo)
 {
 	ereport(ERROR,

@@ -14,6 +14,7 @@
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
 
+#include "core/compat.h"
 #include "core/guc.h"
 #include "ingest/dead_letter.h"
 #include "ingest/frame_internal.h"
@@ -115,7 +116,7 @@ hint_for(Reason reason)
 	}
 }
 
-static void pg_attribute_noreturn()
+pg_noreturn static void
 raise_refused(Reason reason, const char *message, const Event *event)
 {
 	char *source = clipped(&event->source, EVENT_TEXT_MAX);

@@ -27,7 +27,7 @@ static const char *const status_names[] = {[EVENT_PENDING] = "pending",
 										   [EVENT_CONFLICT] = "conflict",
 										   [EVENT_DEAD_LETTER] = "dead_letter"};
 
-static void pg_attribute_noreturn()
+pg_noreturn static void
 raise_too_many(const char *message)
 {
 	ereport(ERROR, (errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED), errmsg("%s", message),

@@ -5,6 +5,7 @@
 #ifndef BEHAVIOR_WORKER_H
 #define BEHAVIOR_WORKER_H
 
+#include "core/compat.h"
 #include "worker/shared.h"
 
 #define LAUNCHER_TYPE	 "behavior launcher"
@@ -30,7 +31,7 @@ extern void process_start(Oid dboid, const char *application_name);
 
 /* True once SIGTERM has come; between turns, a process then ends with process_leave(). */
 extern bool process_stop_requested(void);
-extern void process_leave(WorkerOutcome outcome) pg_attribute_noreturn();
+pg_noreturn extern void process_leave(WorkerOutcome outcome);
 
 /* Waits, with nothing open, for the latch or "timeout" ms; reloads settings.  False: time to leave.
  */
