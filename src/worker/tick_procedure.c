@@ -24,6 +24,7 @@
 
 #include "core/catalog.h"
 #include "core/compat.h"
+#include "core/lock.h"
 #include "core/transaction.h"
 #include "fold/projection.h"
 #include "fold/tick.h"
@@ -174,8 +175,11 @@ behavior_tick(PG_FUNCTION_ARGS)
 									"behavior tick", ALLOCSET_DEFAULT_SIZES);
 
 	run_chore(CHORE_PARTITIONS, own_transactions);
+
+	/* Under the tick lock, or two would adopt the same rollup. */
+	behavior_lock(behavior_relid(REL_TICK), 0, ExclusiveLock);
 	session_prepare();
-	step(own_transactions);
+	CommandCounterIncrement();
 	rollup_adopt();
 	step(own_transactions);
 

@@ -23,6 +23,7 @@
 #include "core/catalog.h"
 #include "core/compat.h"
 #include "core/guc.h"
+#include "core/lock.h"
 #include "core/spi.h"
 #include "core/transaction.h"
 #include "fold/projection.h"
@@ -84,12 +85,17 @@ worker_turn(void *arg)
 	{
 		int64 cut;
 
-		/* At first use, and never before there are events: a restore would bring the same rows. */
+		/*
+		 * At first use, and never before there are events: a restore would bring the same rows.
+		 * Under the tick lock, or two would adopt the same rollup; where somebody has it, we are
+		 * not to number either.
+		 */
 		start_transaction();
-		session_prepare();
-		finish_transaction();
-		start_transaction();
-		rollup_adopt();
+		if (behavior_lock_conditional(behavior_relid(REL_TICK), 0, ExclusiveLock))
+		{
+			session_prepare();
+			rollup_adopt();
+		}
 		finish_transaction();
 
 		start_transaction();
