@@ -165,3 +165,50 @@ SELECT behavior.last_batch() IS NULL AS nothing_sent;
 
 \echo -- every event is in a batch that counted it
 TABLE miscounted;
+
+\echo -- a procedure that commits between what it sends
+CREATE PROCEDURE send_and_commit() LANGUAGE plpgsql AS $$
+BEGIN
+	FOR i IN 1 .. 3 LOOP
+		INSERT INTO behavior.event (event_id, type) VALUES ('n' || i, 'x'), (send('n' || i || '-inner'), 'x');
+		COMMIT;
+		INSERT INTO behavior.event (event_id, type) VALUES ('n' || i || '-rolled-back', 'x');
+		ROLLBACK;
+	END LOOP;
+END $$;
+CALL send_and_commit();
+SELECT behavior.last_batch() IS NULL AS forgotten;
+SELECT events, event_ids FROM batches WHERE event_ids ~ '^n' ORDER BY event_ids;
+
+\echo -- two-phase commit
+BEGIN;
+INSERT INTO behavior.event (event_id, type) VALUES ('o1', 'x');
+PREPARE TRANSACTION 'regress_frames';
+INSERT INTO behavior.event (event_id, type) VALUES ('o2', 'x');
+COMMIT PREPARED 'regress_frames';
+INSERT INTO behavior.event (event_id, type) VALUES ('o1', 'x'), ('o2', 'x');
+SELECT received, duplicates FROM behavior.last_batch();
+SELECT events, event_ids FROM batches WHERE event_ids ~ '^o' AND event_ids !~ 'order' ORDER BY event_ids;
+
+\echo -- ingest() and the inbox while a statement into behavior.event runs
+CREATE FUNCTION send_json(id text) RETURNS text LANGUAGE plpgsql AS $$
+BEGIN
+	INSERT INTO behavior.inbox VALUES ('{"event_id": "' || id || '-inbox", "type": "x"}');
+	PERFORM behavior.ingest(pg_catalog.jsonb_build_object('event_id', id || '-ingest', 'type', 'x'));
+	RETURN id;
+END $$;
+INSERT INTO behavior.event (event_id, type) SELECT send_json('q' || i), 'x' FROM generate_series(1, 2) i;
+WITH e AS (INSERT INTO behavior.event (event_id, type) VALUES ('r1', 'x') RETURNING event_id),
+	i AS (INSERT INTO behavior.inbox SELECT '{"event_id": "r2", "type": "x"}' FROM e)
+INSERT INTO behavior.event (event_id, type) SELECT 'r3', 'x' FROM e;
+SELECT events, event_ids FROM batches WHERE event_ids ~ '^[qr]\d' ORDER BY event_ids;
+TABLE miscounted;
+
+\echo -- the same session after the extension was dropped and made again
+SET client_min_messages = warning;
+DROP EXTENSION behavior CASCADE;
+INSERT INTO behavior.event (event_id, type) VALUES ('a1', 'again');
+CREATE EXTENSION behavior;
+SELECT behavior.last_batch() IS NULL AS forgotten;
+INSERT INTO behavior.event (event_id, type) VALUES ('a1', 'again'), ('a1', 'again');
+SELECT received, accepted, duplicates FROM behavior.last_batch();
