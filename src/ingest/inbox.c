@@ -8,10 +8,9 @@
 #include "postgres.h"
 
 #include "access/htup_details.h"
+#include "commands/copy.h"
 #include "executor/tuptable.h"
 #include "fmgr.h"
-#include "tcop/cmdtag.h"
-#include "tcop/pquery.h"
 
 #include "core/json.h"
 #include "ingest/door.h"
@@ -38,11 +37,11 @@ refuse_rest(Frame *frame, Reason reason, const char *detail, const char *text, s
 	frame_add_invalid(frame, reason, detail, &event);
 }
 
-/* Is the running statement a COPY? */
+/* Does the row come from a COPY, and not from a statement inside one? */
 static bool
 in_copy(void)
 {
-	return ActivePortal != NULL && ActivePortal->commandTag == CMDTAG_COPY;
+	return error_context_stack != NULL && error_context_stack->callback == CopyFromErrorCallback;
 }
 
 static void
@@ -96,7 +95,11 @@ behavior__inbox_row(PG_FUNCTION_ARGS)
 	bool isnull;
 	Datum payload = slot_getattr(trigger->tg_trigslot, 1, &isnull);
 
-	if (isnull)
+	if (isnull && in_copy())
+	{
+		/* What COPY's csv format makes of a blank line: no event. */
+	}
+	else if (isnull)
 	{
 		Event event = {0};
 
