@@ -78,6 +78,22 @@ SELECT count(*), count(DISTINCT event_id), sum((properties->>'i')::int), min(pro
 INSERT INTO behavior.inbox SELECT '[' || string_agg(payload, ',') || ']' FROM line;
 SELECT * FROM pg_temp.last;
 
+\echo -- COPY inside a function, and a statement inside a COPY
+COPY (VALUES ('{"type":"Nested","event_id":"n1"}'), (''), (NULL), ('broken')) TO :'file' WITH (FORMAT csv, QUOTE E'\x01', DELIMITER E'\x02');
+SELECT format('COPY behavior.inbox FROM %L WITH (FORMAT csv, QUOTE E''\x01'', DELIMITER E''\x02'')', :'file') AS command \gset
+CREATE FUNCTION pg_temp.run(command text) RETURNS void LANGUAGE plpgsql AS $$ BEGIN EXECUTE command; END $$;
+SELECT pg_temp.run(:'command');
+SELECT received, accepted FROM pg_temp.last;
+CREATE TABLE carrier (payload text);
+CREATE FUNCTION pg_temp.carry() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN INSERT INTO behavior.inbox VALUES (NEW.payload), (NULL); RETURN NULL; END $$;
+CREATE TRIGGER carry BEFORE INSERT ON carrier FOR EACH ROW EXECUTE FUNCTION pg_temp.carry();
+TRUNCATE behavior.dead_letter;
+COPY carrier FROM STDIN;
+{"type":"Nested","event_id":"n2"}
+broken
+\.
+SELECT reason, detail FROM pg_temp.refused;
+
 \echo -- savepoints, blocks with exceptions, functions
 BEGIN;
 INSERT INTO behavior.inbox VALUES ('{"type":"E","event_id":"s1"}');

@@ -5,7 +5,7 @@
 #include "postgres.h"
 
 #include "access/htup_details.h"
-#include "tcop/pquery.h"
+#include "commands/copy.h"
 #include "utils/memutils.h"
 #include "utils/rel.h"
 
@@ -80,15 +80,13 @@ door_empty_tuple(Frame *frame, Relation view)
 }
 
 /*
- * It shows in where the trigger was looked up: for a COPY in the portal's own context.  A query
- * looks its triggers up in its executor state's context, which never is that one, however
- * statements are nested.  (A COPY inside a function is taken for a query, which costs a tuple and
- * no more.)
+ * COPY's own error callback is then the innermost, also where a function runs the COPY; a statement
+ * that a row of a COPY sets off has callbacks of its own in front of it.
  */
 bool
-door_in_copy(FunctionCallInfo fcinfo)
+door_in_copy(void)
 {
-	return ActivePortal != NULL && fcinfo->flinfo->fn_mcxt == ActivePortal->portalContext;
+	return error_context_stack != NULL && error_context_stack->callback == CopyFromErrorCallback;
 }
 
 /*

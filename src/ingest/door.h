@@ -30,7 +30,7 @@ extern HeapTuple door_empty_tuple(Frame *frame, Relation view);
 
 /* Does the row that fired this trigger come from a COPY into the view?  Nobody looks at such a row
  * again. */
-extern bool door_in_copy(FunctionCallInfo fcinfo);
+extern bool door_in_copy(void);
 
 /* For a server that runs for pg_upgrade: lets it restore the triggers of the doors. */
 extern void door_allow_upgrade(void);

@@ -123,7 +123,7 @@ behavior__event_row(PG_FUNCTION_ARGS)
 	event_from_values(slot->tts_values, slot->tts_isnull, &event);
 	row = frame_add(frame, &event, NULL, &received_at);
 
-	if (door_in_copy(fcinfo))
+	if (door_in_copy())
 		return PointerGetDatum(door_empty_tuple(frame, trigger->tg_relation));
 
 	memcpy(values, slot->tts_values, sizeof(values));

@@ -8,7 +8,6 @@
 #include "postgres.h"
 
 #include "access/htup_details.h"
-#include "commands/copy.h"
 #include "executor/tuptable.h"
 #include "fmgr.h"
 
@@ -35,13 +34,6 @@ refuse_rest(Frame *frame, Reason reason, const char *detail, const char *text, s
 	event.payload.data = text + start;
 	event.payload.length = length - start;
 	frame_add_invalid(frame, reason, detail, &event);
-}
-
-/* Does the row come from a COPY, and not from a statement inside one? */
-static bool
-in_copy(void)
-{
-	return error_context_stack != NULL && error_context_stack->callback == CopyFromErrorCallback;
 }
 
 static void
@@ -75,7 +67,7 @@ add_row(Frame *frame, const char *text, size_t length)
 		{
 			const char *detail = error.message;
 
-			if (in_copy())
+			if (door_in_copy())
 				detail = psprintf("%s; %s", error.message, COPY_HINT);
 			refuse_rest(frame, error.reason, detail, text, start, length);
 			return;
@@ -95,7 +87,7 @@ behavior__inbox_row(PG_FUNCTION_ARGS)
 	bool isnull;
 	Datum payload = slot_getattr(trigger->tg_trigslot, 1, &isnull);
 
-	if (isnull && in_copy())
+	if (isnull && door_in_copy())
 	{
 		/* What COPY's csv format makes of a blank line: no event. */
 	}
@@ -112,7 +104,7 @@ behavior__inbox_row(PG_FUNCTION_ARGS)
 
 		add_row(frame, VARDATA_ANY(value), VARSIZE_ANY_EXHDR(value));
 	}
-	if (door_in_copy(fcinfo))
+	if (door_in_copy())
 		return PointerGetDatum(door_empty_tuple(frame, trigger->tg_relation));
 	return PointerGetDatum(heap_copytuple(trigger->tg_trigtuple));
 }
