@@ -21,7 +21,8 @@ typedef enum Reason
 	REASON_ID_CONFLICT,
 	REASON_UNSTORABLE,
 	/* stage fold */
-	REASON_EVALUATION_ERROR
+	REASON_EVALUATION_ERROR,
+	REASON_COUNT
 } Reason;
 
 extern const char *reason_name(Reason reason);

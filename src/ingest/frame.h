@@ -3,8 +3,8 @@
  *		What one sending statement has sent so far: the way from every door into the log.
  *
  * BEFORE STATEMENT (or behavior.ingest()) pushes a frame, each row adds an event or a
- * dead letter to the top one, AFTER STATEMENT finishes it: flush, batch row,
- * pop.  Statements nest (functions, data-modifying CTEs), so frames are a stack;
+ * dead letter to the frame of its query, AFTER STATEMENT finishes it: flush, batch row, pop.
+ * Statements nest (functions, data-modifying CTEs), so there may be many at once, linked as a stack;
  * subtransaction and transaction callbacks drop the frames of what was aborted.
  * A frame is also flushed at FRAME_FLUSH_EVENTS or FRAME_FLUSH_BYTES, so a COPY
  * of any size runs in constant memory.  One frame, one batch row; no row, no

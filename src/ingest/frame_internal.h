@@ -53,7 +53,7 @@ struct Frame
 	int64 batch_id;			 /* 0: none taken yet */
 	TimestampTz received_at; /* of the first row */
 	BatchCounts counts;
-	int64 reasons[REASON_EVALUATION_ERROR + 1];
+	int64 reasons[REASON_COUNT];
 	SourceCounts *sources;
 	int nsources;
 	int max_sources;
