@@ -146,6 +146,7 @@ extern void rollup_key_hash(RollupKeyHasher *hasher, const Datum *values, const 
 /* Events that one rollup's query cannot evaluate. */
 typedef void (*RollupPoison) (TupleTableSlot *event, ErrorData *error, void *arg);
 extern bool rollup_is_poison(int sqlstate);
+extern Oid	rollup_reading_owner(const RollupRow *row);
 extern Tuplestorestate *rollup_evaluate(RollupPlan *plan, Tuplestorestate *events, TupleDesc desc,
 										int64 count);
 extern Tuplestorestate *rollup_evaluate_sql(RollupPlan *plan, const char *sql);

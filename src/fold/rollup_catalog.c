@@ -371,6 +371,19 @@ rollup_plan(Oid definition, Oid storage)
 	return plan;
 }
 
+/* The name of a rollup that has no row, from that of its definition: "_name_definition". */
+static char *
+relation_of_definition(Oid definition)
+{
+	static const char *const suffix = "_definition";
+	char	   *name = get_rel_name(definition);
+	int			length = name != NULL ? strlen(name) - strlen(suffix) : 0;
+
+	if (length > 1 && name[0] == '_' && strcmp(name + length, suffix) == 0)
+		name = pnstrdup(name + 1, length - 1);
+	return name;
+}
+
 /*
  * Raises unless the state that a view reads is whole for the reader's snapshot.  row: as that
  * snapshot sees it, NULL when it sees none for the definition.
@@ -379,7 +392,7 @@ void
 rollup_check_complete(Oid definition, Oid storage, const RollupRow *row)
 {
 	RollupRow  *latest;
-	char	   *name = get_rel_name(definition);
+	char	   *name = relation_of_definition(definition);
 	double		percent = 0;
 
 	if (row != NULL && row->built && row->storage == storage)

@@ -421,10 +421,12 @@ rollup_good_events(Oid owner, Oid definition, Oid storage, Tuplestorestate *even
 	*ngood = attempt.ngood;
 }
 
-/* The owner must still be allowed to read events. */
-static void
-check_owner(const RollupRow *row, Oid owner)
+/* The owner of a rollup, who must still be allowed to read events. */
+Oid
+rollup_reading_owner(const RollupRow *row)
 {
+	Oid			owner = rollup_row_owner(row);
+
 	if (!OidIsValid(owner))
 		ereport(ERROR,
 				(errcode(ERRCODE_UNDEFINED_TABLE),
@@ -435,6 +437,7 @@ check_owner(const RollupRow *row, Oid owner)
 				 errmsg("role \"%s\", the owner of rollup \"%s\", may not read behavior.event",
 						GetUserNameFromId(owner, false), row->name),
 				 errhint("GRANT SELECT ON behavior.event to the role, or give the rollup to another one.")));
+	return owner;
 }
 
 /*
@@ -450,8 +453,7 @@ rollup_fold_events(const RollupRow *row, Oid definition, Oid storage, Tuplestore
 
 	if (count == 0)
 		return;
-	attempt.owner = rollup_row_owner(row);
-	check_owner(row, attempt.owner);
+	attempt.owner = rollup_reading_owner(row);
 	attempt.definition = definition;
 	attempt.storage = storage;
 	attempt.desc = desc;

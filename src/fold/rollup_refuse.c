@@ -59,7 +59,8 @@ without_literal_casts(const char *text)
 			for (int i = 0; i < lengthof(casts); i++)
 			{
 				if (strncmp(p + 1, casts[i], strlen(casts[i])) == 0 &&
-					!isalnum((unsigned char) p[1 + strlen(casts[i])]))
+					!isalnum((unsigned char) p[1 + strlen(casts[i])]) &&
+					p[1 + strlen(casts[i])] != '[')
 				{
 					p += strlen(casts[i]);
 					break;
@@ -258,7 +259,20 @@ replacement_of(RefuseContext *context, Node *node)
 	const char *name = OidIsValid(function) ? get_func_name(function) : NULL;
 
 	if (IsA(node, SQLValueFunction))
-		name = "now";
+	{
+		switch (((SQLValueFunction *) node)->type)
+		{
+			case TIMESTAMPTZOID:
+			case TIMESTAMPOID:
+			case DATEOID:
+			case TIMETZOID:
+			case TIMEOID:
+				name = pstrdup("now");
+				break;
+			default:
+				break;
+		}
+	}
 	if (IsA(node, CoerceViaIO))
 	{
 		CoerceViaIO *cast = (CoerceViaIO *) node;
@@ -276,7 +290,7 @@ replacement_of(RefuseContext *context, Node *node)
 		return pstrdup("Write an immutable expression instead.");
 	}
 	if (IsA(node, NextValueExpr))
-		name = "random";
+		name = pstrdup("random");
 	if (name == NULL || (OidIsValid(function) && get_func_namespace(function) != PG_CATALOG_NAMESPACE))
 		return psprintf("A rollup's result must not depend on when or where it is computed: use an immutable expression%s.",
 						name != NULL ? ", or declare the function IMMUTABLE if that is what it is" : "");

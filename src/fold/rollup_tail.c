@@ -216,7 +216,7 @@ behavior__tail(PG_FUNCTION_ARGS)
 
 		table_close(log, AccessShareLock);
 		if (count > 0)
-			evaluate(rollup_row_owner(row), definition, storage, events, desc, count, rsinfo->setDesc, result);
+			evaluate(rollup_reading_owner(row), definition, storage, events, desc, count, rsinfo->setDesc, result);
 		tuplestore_end(events);
 	}
 	MemoryContextSwitchTo(caller);

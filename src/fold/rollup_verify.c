@@ -279,6 +279,8 @@ behavior__verify_rollup(PG_FUNCTION_ARGS)
 		isnull[0] = false;
 		tuplestore_putvalues(result, result_desc, values, isnull);
 	}
+	tuplestore_end(partials);
+	tuplestore_end(aside);
 	SPI_finish();
 	secure_end(&secure);
 	return (Datum) 0;
