@@ -8,6 +8,7 @@
 #include "postgres.h"
 
 #include "access/genam.h"
+#include "access/heaptoast.h"
 #include "access/htup_details.h"
 #include "access/skey.h"
 #include "access/table.h"
@@ -375,7 +376,19 @@ session_store_find(SessionStore *store, const SessionVisitor *visitor, Timestamp
 void
 session_store_insert(SessionStore *store, const SessionVisitor *visitor, SessionRun *run)
 {
-	ExecForceStoreHeapTuple(row_from_run(store, visitor, run), store->slots[store->nslots], true);
+	HeapTuple tuple = row_from_run(store, visitor, run);
+
+	/*
+	 * heap_multi_insert() tells where a row went through its slot, but index entries are made from the
+	 * slot's tuple: of a row that is toasted on the way, that would be a copy that never got its place.
+	 */
+	if (tuple->t_len > TOAST_TUPLE_THRESHOLD || HeapTupleHasExternal(tuple))
+	{
+		CatalogTupleInsertWithInfo(store->rel, tuple, store->indexes);
+		heap_freetuple(tuple);
+		return;
+	}
+	ExecForceStoreHeapTuple(tuple, store->slots[store->nslots], true);
 	if (++store->nslots == INSERT_ROWS)
 		session_store_flush(store);
 }
