@@ -2,9 +2,9 @@
  * instance.c
  *		What exists once per database: the seed of every hash.
  *
- * The row is read with SnapshotSelf: the latest committed state and what the own
- * transaction did, in every isolation level, and without predicate locks that
- * could make a SERIALIZABLE sender fail because of somebody else's first event.
+ * The row is read with SnapshotSelf: the latest committed state and what the own transaction
+ * did, in every isolation level, and without predicate locks that could make a SERIALIZABLE
+ * sender fail because of somebody else's first event.
  */
 #include "postgres.h"
 

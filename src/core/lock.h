@@ -2,16 +2,15 @@
  * lock.h
  *		Our own heavyweight locks: a number on one of the extension's relations.
  *
- * Not LockPage(): PostgreSQL 13 to 16 leave page locks out of deadlock detection
- * (deadlock.c, FindLockCycleRecurseMember), so a cycle through one would hang for
- * ever, and builds with assertions refuse any other lock while one is held.
- * An object lock on (pg_class, relation, number) is seen by the detector, shows
- * in pg_locks as classid, objid and objsubid, belongs to the (sub)transaction and
- * cannot be taken by users.  Core takes no such lock on relations.  Not for
- * use on a standby, where object locks this strong are refused.
+ * Not LockPage(): PostgreSQL 13 to 16 leave page locks out of deadlock detection (deadlock.c,
+ * FindLockCycleRecurseMember), so a cycle through one would hang for ever, and builds with
+ * assertions refuse any other lock while one is held.  An object lock on (pg_class, relation,
+ * number) is seen by the detector, shows in pg_locks as classid, objid and objsubid, belongs to
+ * the (sub)transaction and cannot be taken by users.  Core takes no such lock on relations.  Not
+ * for use on a standby, where object locks this strong are refused.
  *
- * On behavior._key: 0..63 key buckets, 64 generation switch, 65 first use,
- * 66 maintenance of generations.  On behavior.tick: 0 the tick lock.
+ * On behavior._key: 0..63 key buckets, 64 generation switch, 65 first use, 66 maintenance of
+ * generations.  On behavior.tick: 0 the tick lock.
  */
 #ifndef BEHAVIOR_LOCK_H
 #define BEHAVIOR_LOCK_H

@@ -4,15 +4,14 @@
  *
  * The algorithm and its locks are described in event_key.h and key_generation.h.
  *
- * The switch is taken once a flush and kept over its buckets, not once a bucket:
- * the list is then read and the tables are opened once.  Kept, it holds up a change of generations
- *for the time of one flush at most, since whoever meets an open transaction lets go of everything
- *before waiting.  Measured on PostgreSQL 15 with flushes of 4,096 keys: per bucket costs 0.25 us a
- *key more (64 times the list and the opening of two relations).
+ * The switch is taken once a flush and kept over its buckets, not once a bucket: the list is
+ * then read and the tables are opened once.  Kept, it holds up a change of generations for the
+ * time of one flush at most, since whoever meets an open transaction lets go of everything
+ * before waiting.  Measured with flushes of 4,096 new keys on PostgreSQL 15: 2.0 us of processor
+ * a key, and 2.3 when the switch is taken for each bucket.
  *
- * SERIALIZABLE: lists and keys are read with SnapshotSelf and dirty snapshots, which take
- * no predicate locks, so no insert of a key can complete a cycle: a key
- * never causes 40001.
+ * SERIALIZABLE: lists and keys are read with SnapshotSelf and dirty snapshots, which take no
+ * predicate locks, so no insert of a key can complete a cycle: a key never causes 40001.
  */
 #include "postgres.h"
 
@@ -142,7 +141,7 @@ probe_bucket(KeySet *set, EventKey *keys, int n)
 	return InvalidTransactionId;
 }
 
-/* What inserting needs, made with the first new key of a flush and kept to its end. */
+/* What inserting needs; lives in the memory context of the set. */
 typedef struct KeyWriter
 {
 	HeapTuple pattern; /* batch and generation filled in */
@@ -157,6 +156,7 @@ typedef struct KeyWriter
 static KeyWriter *
 make_writer(KeySet *set, int64 batch_id)
 {
+	MemoryContext old = MemoryContextSwitchTo(set->context);
 	KeyWriter *writer = palloc0(sizeof(KeyWriter));
 	uint8 no_key[KEY_BYTES] = {0};
 	Datum values[KEY_COLUMNS] = {
@@ -170,6 +170,7 @@ make_writer(KeySet *set, int64 batch_id)
 	writer->pattern = heap_form_tuple(RelationGetDescr(set->hot->heap), values, nulls);
 	writer->index_info = BuildIndexInfo(set->hot->index);
 	writer->cid = GetCurrentCommandId(true);
+	MemoryContextSwitchTo(old);
 	return writer;
 }
 
@@ -178,7 +179,6 @@ free_writer(KeyWriter *writer)
 {
 	for (int i = 0; i < writer->slot_count; i++)
 		ExecDropSingleTupleTableSlot(writer->slots[i]);
-	pfree(writer);
 }
 
 /* Writes the keys that are pending to the hot generation and its index. */

@@ -2,25 +2,23 @@
  * event_key.h
  *		Idempotency: claims (source, event_id) for a batch, at most once.
  *
- * A key is SipHash-2-4-128 of the length-prefixed source and event_id, seeded
- * with the database's seed.  With it stand a fingerprint of the payload, which
- * tells a conflict from a duplicate, and the batch that has it.
+ * A key is SipHash-2-4-128 of the length-prefixed source and event_id, seeded with the
+ * database's seed.  With it stand a fingerprint of the payload, which tells a conflict from a
+ * duplicate, and the batch that has it.
  *
- * Claiming.  Take the switch lock shared, read the list of generations as it is committed now and
- * open their tables.  Keys are sorted into 64 buckets by their leading bits.  For each
- * bucket, ascending: lock it, exclusive, and probe all generations with a dirty snapshot; when
- * a probe meets a key of an open transaction, let go of the bucket, the tables and the switch,
- * wait for that transaction, and start the bucket again; else insert the new
- * keys into the hot generation and let go of the bucket.  So no lock is held while waiting for a
- * transaction, and two senders of the same keys wait for each other instead of
- * failing.  All these are heavyweight locks of core/lock.h: the deadlock detector sees
- * them and an error releases them.
+ * Claiming.  Take the switch lock shared, read the list of generations as it is committed now
+ * and open their tables.  Keys are sorted into 64 buckets by their leading bits.  For each
+ * bucket, ascending: lock it, exclusive, and probe all generations with a dirty snapshot; when a
+ * probe meets a key of an open transaction, let go of the bucket, the tables and the switch,
+ * wait for that transaction, and start the bucket again; else insert the new keys into the hot
+ * generation and let go of the bucket.  So no lock is held while waiting for a transaction, and
+ * two senders of the same keys wait for each other instead of failing.  All these are
+ * heavyweight locks of core/lock.h: the deadlock detector sees them and an error releases them.
  *
- * Generations.  One is hot and takes inserts; a sealed one takes no more; a
- * packed one is rows of sorted keys with a Bloom filter in front.  The list, its
- * locks and its tables are in key_generation.h, looking a key up in key_set.h, the packed
- * form in key_page.h, merging in event_key_pack.c, and when what is done in
- * event_key_maintain.c.
+ * Generations.  One is hot and takes inserts; a sealed one takes no more; a packed one is rows
+ * of sorted keys with a Bloom filter in front.  The list, its locks and its tables are in
+ * key_generation.h, looking a key up in key_set.h, the packed form in key_page.h, merging in
+ * event_key_pack.c, and when what is done in event_key_maintain.c.
  */
 #ifndef BEHAVIOR_EVENT_KEY_H
 #define BEHAVIOR_EVENT_KEY_H

@@ -2,28 +2,30 @@
  * event_key_maintain.c
  *		Decides which generation of keys is sealed, packed, merged or dropped.
  *
- * A step is one transaction, in this order: drop tables that nothing looks at any more;
- * forget generations that have left the window; seal the hot generation when it
- * is large; pack sealed ones.  Each changes the list last, with the switch held
- * exclusively from just before that until after commit, so senders stand still for
- * that moment only.
+ * A step is one transaction, in this order: drop tables that nothing looks at any more; forget
+ * generations that have left the window; seal the hot generation when it is large; pack sealed
+ * ones.  Each changes the list last, with the switch held exclusively from just before that
+ * until after commit, so senders stand still for that moment only.
  *
- * Levels.  A sealed generation is merged at once with the packed one of level 1, and
- * when the result has grown to max(4 g, sqrt(g n)) keys, with that of level 2, where g is
- * behavior.key_generation_size and n the keys of level 2.  So a sender looks at one
- * hot generation, those sealed that wait for a transaction to end, and two
- * filters.  Of n keys each is written about sqrt(n/g)/2 times into level 1
- * and 2/3 sqrt(n/g) times into level 2, at 26 bytes of WAL: 8 times at 50 million keys (200 bytes),
- *3 times at 8 million (78 bytes measured, and 0.9 us of processor).
+ * Levels.  A sealed generation is merged at once with the packed one of level 1, and when the
+ * result has grown to max(4 g, sqrt(g n)) keys, with that of level 2, where g is
+ * behavior.key_generation_size and n the keys of level 2.  So a sender looks at one hot
+ * generation, those sealed that wait for a transaction to end, and two filters.  Of n keys each
+ * is written about sqrt(n/g)/2 times into level 1 and 2/3 sqrt(n/g) times into level 2, at 26
+ * bytes of WAL: 8 times at 50 million keys (200 bytes), 3 times at 8 million (78 bytes
+ * measured, and 0.9 us of processor).
+ *
+ * What is sealed cannot be packed while a transaction that wrote to it is open, and every
+ * sealed generation costs a sender a probe.  So with s of them waiting the next is sealed at
+ * g 2^s keys: a COPY of any size in one transaction leaves a handful behind.
  *
  * g is a million.  A hot index is written all over between two checkpoints: at 579 keys a second
- * and 5 minutes that is 240 bytes of full-page images a key for a million, 980 for four
- * million, which is more than the merging saves; and claims are cheaper while the hot index is
- *small.
+ * and 5 minutes that is 240 bytes of full-page images a key for a million, 980 for four million,
+ * which is more than the merging saves; and claims are cheaper while the hot index is small.
  *
  * With a finite behavior.idempotency_window a merge may not span more than a quarter of it:
- * generations that stay within a quarter are forgotten whole, at most a
- * quarter late.  There may then be several generations of level 2.
+ * generations that stay within a quarter are forgotten whole, at most a quarter late.  There may
+ * then be several generations of level 2.
  */
 #include "postgres.h"
 
@@ -177,13 +179,16 @@ seal_hot(KeyGeneration *list, int count)
 {
 	KeyGeneration *hot = NULL;
 	KeyGeneration next = {0};
+	int64 enough = behavior_key_generation_size;
 
 	for (int i = 0; i < count; i++)
 	{
 		if (list[i].state == KEY_STATE_HOT)
 			hot = &list[i];
+		else if (list[i].state == KEY_STATE_SEALED)
+			enough *= 2;
 	}
-	if (hot == NULL || keys_at_most(hot->generation) < behavior_key_generation_size)
+	if (hot == NULL || keys_at_most(hot->generation) < enough)
 		return false;
 
 	next.generation = next_generation(list, count);

@@ -2,14 +2,14 @@
  * event_key_pack.c
  *		Merges generations of keys into one packed one.
  *
- * Packed inputs are read in the order of their keys through their index.  The
- * keys of all sealed inputs together are loaded and sorted in passes: keys are
- * evenly spread, so pass i of n takes the i-th n-th of all possible keys, and n is
- * chosen so that a pass fits maintenance_work_mem.  That reads a sealed table n + 1 times (once to
- * count), in order and mostly from cache; no temporary file is written.
+ * Packed inputs are read in the order of their keys through their index.  The keys of all sealed
+ * inputs together are loaded and sorted in passes: keys are evenly spread, so pass i of n takes
+ * the i-th n-th of all possible keys, and n is chosen so that a pass fits maintenance_work_mem.
+ * That reads a sealed table n + 1 times (once to count), in order and mostly from cache; no
+ * temporary file is written.
  *
- * What is written is born frozen in tables of this very transaction: nothing
- * of it is seen before the list names it, nor has ever to be vacuumed.
+ * What is written is born frozen in tables of this very transaction: nothing of it is seen
+ * before the list names it, nor has ever to be vacuumed.
  */
 #include "postgres.h"
 

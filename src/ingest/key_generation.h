@@ -2,9 +2,9 @@
  * key_generation.h
  *		The list of key generations and the tables that hold them.
  *
- * Internal to event_key*.c.  A generation is a row of behavior._key_generation
- * and one partition of behavior._key (hot, sealed), or one of behavior._key_page and one of
- * behavior._key_filter (packed), named after its number.
+ * Internal to event_key*.c.  A generation is a row of behavior._key_generation and one partition
+ * of behavior._key (hot, sealed), or one of behavior._key_page and one of behavior._key_filter
+ * (packed), named after its number.
  *
  * Locks, all of core/lock.h on behavior._key, in the order in which they are taken:
  *
@@ -17,9 +17,8 @@
  * 0 .. KEY_BUCKETS - 1	exclusive: the keys with these leading bits.  A holder
  *						waits for nothing but buffers and file extension.
  *
- * A sender keeps RowExclusiveLock on the hot partition that it wrote to until
- * its transaction ends: whoever gets ShareLock on a sealed one knows that no open
- * transaction has keys there.
+ * A sender keeps RowExclusiveLock on the hot partition that it wrote to until its transaction
+ * ends: whoever gets ShareLock on a sealed one knows that no open transaction has keys there.
  */
 #ifndef BEHAVIOR_KEY_GENERATION_H
 #define BEHAVIOR_KEY_GENERATION_H

@@ -2,8 +2,8 @@
  * key_page.h
  *		How packed keys and their Bloom filter are laid out on disk.
  *
- * A row of behavior._key_page fills one heap page with keys in ascending order.  Its
- * column "keys", all little endian so that a dump means the same everywhere:
+ * A row of behavior._key_page fills one heap page with keys in ascending order.  Its column
+ * "keys", all little endian so that a dump means the same everywhere:
  *
  *		byte 0		version, 1
  *		byte 1		p: leading bytes that all keys of the page share
@@ -16,17 +16,17 @@
  *		n * 8		fingerprints
  *		n * w		batch id minus the smallest
  *
- * Every part has a fixed stride, so a key is found by binary search and its
- * batch without decoding the ones before.  Batch ids in a page of hashed keys are
- * spread evenly over the generation's, where a varint would take one bit in eight more.
+ * Every part has a fixed stride, so a key is found by binary search and its batch without
+ * decoding the ones before.  Batch ids in a page of hashed keys are spread evenly over the
+ * generation's, where a varint would take one bit in eight more.
  *
- * The filter is a blocked Bloom filter (Putze, Sanders, Singler, "Cache-, Hash- and
- * Space-Efficient Bloom Filters", 2007): a key has KEY_FILTER_PROBES bits in one
- * block of 64 bytes.  Keys are pseudorandom already, so their bytes are the hash: the leading
- * eight choose the block by scaling, in the order of the keys, so that a filter is
- * written as a stream while merging and a sorted probe walks through it; the trailing eight give
- *the bits.  A row of behavior._key_filter is a segment of KEY_FILTER_SEGMENT_BLOCKS blocks and
- *alone in its heap page: segment n is in heap block n.
+ * The filter is a blocked Bloom filter (Putze, Sanders, Singler, "Cache-, Hash- and Space-
+ * Efficient Bloom Filters", 2007): a key has KEY_FILTER_PROBES bits in one block of 64 bytes.
+ * Keys are pseudorandom already, so their bytes are the hash: the leading eight choose the block
+ * by scaling, in the order of the keys, so that a filter is written as a stream while merging
+ * and a sorted probe walks through it; the trailing eight give the bits.  A row of
+ * behavior._key_filter is a segment of KEY_FILTER_SEGMENT_BLOCKS blocks and alone in its heap
+ * page: segment n is in heap block n.
  */
 #ifndef BEHAVIOR_KEY_PAGE_H
 #define BEHAVIOR_KEY_PAGE_H
@@ -40,7 +40,7 @@
 #define KEY_PAGE_BYTES 8108
 
 #define KEY_FILTER_BLOCK_BYTES	  64
-#define KEY_FILTER_KEYS_PER_BLOCK 46 /* 11.1 bits a key: 0.8 % false positives */
+#define KEY_FILTER_KEYS_PER_BLOCK 46 /* 11.1 bits a key: 0.6 % false */
 #define KEY_FILTER_PROBES		  7	 /* of 9 bits each */
 #define KEY_FILTER_SEGMENT_BLOCKS 126
 #define KEY_FILTER_SEGMENT_BYTES  (KEY_FILTER_SEGMENT_BLOCKS * KEY_FILTER_BLOCK_BYTES)

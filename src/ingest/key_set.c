@@ -2,15 +2,14 @@
  * key_set.c
  *		The live generations, opened for looking keys up.
  *
- * A hot or sealed generation is probed through its index with a dirty snapshot: what is
- * aborted or rolled back to a savepoint is skipped, the own transaction's keys are found
- * whatever subtransaction wrote them, and a key of somebody else's open
- * transaction comes back with that transaction.  A packed one is asked through its filter, one
- *buffer and no index, and only where that says "perhaps" is the page with the key looked up.
+ * A hot or sealed generation is probed through its index with a dirty snapshot: what is aborted
+ * or rolled back to a savepoint is skipped, the own transaction's keys are found whatever
+ * subtransaction wrote them, and a key of somebody else's open transaction comes back with that
+ * transaction.  A packed one is asked through its filter, one buffer and no index, and only
+ * where that says "perhaps" is the page with the key looked up.
  *
- * On a standby the switch of the primary cannot be had.  There the list is read
- * with an MVCC snapshot, and a table that is gone by the time it is opened sends us back to the
- *list.
+ * On a standby the switch of the primary cannot be had.  There the list is read with an MVCC
+ * snapshot, and a table that is gone by the time it is opened sends us back to the list.
  */
 #include "postgres.h"
 

@@ -3,8 +3,7 @@
  *		The live generations, opened for looking keys up.
  *
  * Internal to event_key*.c.  Opening takes the switch shared, so that the list and the tables
- * stay what they are until the set is closed; nobody may wait for a
- * transaction with a set open.
+ * stay what they are until the set is closed; nobody may wait for a transaction with a set open.
  */
 #ifndef BEHAVIOR_KEY_SET_H
 #define BEHAVIOR_KEY_SET_H
