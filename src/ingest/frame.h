@@ -4,11 +4,10 @@
  *
  * BEFORE STATEMENT (or behavior.ingest()) pushes a frame, each row adds an event or a
  * dead letter to the frame of its query, AFTER STATEMENT finishes it: flush, batch row, pop.
- * Statements nest (functions, data-modifying CTEs), so there may be many at once, linked as a stack;
- * subtransaction and transaction callbacks drop the frames of what was aborted.
- * A frame is also flushed at FRAME_FLUSH_EVENTS or FRAME_FLUSH_BYTES, so a COPY
- * of any size runs in constant memory.  One frame, one batch row; no row, no
- * batch row.
+ * Statements nest (functions, data-modifying CTEs), so there may be many at once, linked as a
+ *stack; subtransaction and transaction callbacks drop the frames of what was aborted. A frame is
+ *also flushed at FRAME_FLUSH_EVENTS or FRAME_FLUSH_BYTES, so a COPY of any size runs in constant
+ *memory.  One frame, one batch row; no row, no batch row.
  *
  * A flush: partitions for all events -> event_key_claim -> log_writer_append of
  * the accepted ones -> dead letters of conflicts.  Lock order: generation
@@ -24,31 +23,31 @@
 #include "core/errors.h"
 #include "log/batch.h"
 
-#define FRAME_FLUSH_EVENTS	4096
-#define FRAME_FLUSH_BYTES	(4 * 1024 * 1024)
-#define EVENT_TEXT_MAX		255		/* bytes of event_id, source, type, user_id, anonymous_id */
+#define FRAME_FLUSH_EVENTS 4096
+#define FRAME_FLUSH_BYTES  (4 * 1024 * 1024)
+#define EVENT_TEXT_MAX	   255 /* bytes of event_id, source, type, user_id, anonymous_id */
 
 typedef struct TextField
 {
-	const char *data;			/* NULL: not given.  UTF-8, not terminated */
-	int			length;
+	const char *data; /* NULL: not given.  UTF-8, not terminated */
+	int length;
 } TextField;
 
 /* One event as its sender gave it; checks and defaults are frame_add_event()'s. */
 typedef struct Event
 {
-	TextField	event_id;
-	TextField	source;
-	TextField	type;
-	TextField	user_id;
-	TextField	anonymous_id;
-	bool		has_occurred_at;
-	bool		has_sequence;
+	TextField event_id;
+	TextField source;
+	TextField type;
+	TextField user_id;
+	TextField anonymous_id;
+	bool has_occurred_at;
+	bool has_sequence;
 	TimestampTz occurred_at;
-	int64		sequence;
-	Jsonb	   *properties;		/* NULL: not given */
-	Jsonb	   *context;		/* NULL: not given */
-	TextField	payload;		/* as it came, for a dead letter; NULL: made from the fields */
+	int64 sequence;
+	Jsonb *properties; /* NULL: not given */
+	Jsonb *context;	   /* NULL: not given */
+	TextField payload; /* as it came, for a dead letter; NULL: made from the fields */
 } Event;
 
 typedef enum EventStatus
@@ -63,9 +62,9 @@ typedef enum EventStatus
 typedef struct Receipt
 {
 	EventStatus status;
-	Reason		reason;
-	char	   *event_id;		/* generated ones too */
-	int64		dead_letter_id; /* 0: none */
+	Reason reason;
+	char *event_id;		  /* generated ones too */
+	int64 dead_letter_id; /* 0: none */
 } Receipt;
 
 typedef struct Frame Frame;
@@ -79,19 +78,19 @@ extern Frame *frame_push(bool keep_receipts);
  * of its nodes insert.
  */
 extern Frame *frame_push_query(MemoryContext query, BehaviorRel door);
-extern Frame *frame_of_query(MemoryContext query, BehaviorRel door);	/* NULL when there is none */
+extern Frame *frame_of_query(MemoryContext query, BehaviorRel door); /* NULL when there is none */
 
 /*
  * Adds an event: fills defaults, checks it, copies it.  Everything that is wrong with it
  * makes a dead letter, or raises under behavior.on_invalid = error.
  * event_id, received_at: out, may be NULL; what RETURNING shows.
  */
-extern void frame_add_event(Frame *frame, const Event *event,
-							TextField *event_id, TimestampTz *received_at);
+extern void
+frame_add_event(Frame *frame, const Event *event, TextField *event_id, TimestampTz *received_at);
 
-/* Adds something that never became an event (broken JSON, an unknown field). "known" holds the fields found so far, for the dead letter's columns. */
-extern void frame_add_invalid(Frame *frame, Reason reason, const char *detail,
-							  const Event *known);
+/* Adds something that never became an event (broken JSON, an unknown field). "known" holds the
+ * fields found so far, for the dead letter's columns. */
+extern void frame_add_invalid(Frame *frame, Reason reason, const char *detail, const Event *known);
 
 extern int64 frame_batch_id(Frame *frame);
 

@@ -154,8 +154,8 @@ frame_refuse(Frame *frame, Reason reason, const char *message, const Event *even
 	letter.stage = "ingest";
 	letter.reason = reason;
 	letter.detail = message;
-	letter.source = clipped(event->source.length > 0 ? &event->source : &frame->sources[source].source,
-							EVENT_TEXT_MAX);
+	letter.source = clipped(
+		event->source.length > 0 ? &event->source : &frame->sources[source].source, EVENT_TEXT_MAX);
 	letter.type = clipped(&event->type, EVENT_TEXT_MAX);
 	letter.event_id = clipped(&event->event_id, EVENT_TEXT_MAX);
 	if (event->payload.data != NULL)
