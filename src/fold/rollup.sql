@@ -60,7 +60,6 @@ WHERE CASE
 END;
 COMMENT ON VIEW behavior.aggregate_merge IS 'aggregates that a rollup may use, what merges their partial results, and whether that is exact';
 REVOKE ALL ON behavior.aggregate_merge FROM PUBLIC;
-GRANT SELECT ON behavior.aggregate_merge TO PUBLIC;
 
 CREATE FUNCTION behavior._tail(definition regclass, storage regclass, token uuid) RETURNS SETOF record
 	AS 'MODULE_PATHNAME', 'behavior__tail' LANGUAGE C STABLE PARALLEL UNSAFE COST 1000 ROWS 100;
@@ -100,5 +99,8 @@ SELECT pg_catalog.pg_extension_config_dump('behavior._activity_state', '');
 SELECT pg_catalog.pg_extension_config_dump('behavior._activity_token', '');
 COMMENT ON VIEW behavior.activity IS 'events by 5 seconds, source and type; fresh to the last commit';
 COMMENT ON VIEW behavior.activity_folded IS 'behavior.activity as of the last tick';
+COMMENT ON VIEW behavior._activity_definition IS 'the query of behavior.activity';
+COMMENT ON TABLE behavior._activity_state IS 'folded state of behavior.activity';
+COMMENT ON TABLE behavior._activity_token IS 'what the view behavior.activity shows to behavior._tail()';
 REVOKE ALL ON behavior.activity, behavior.activity_folded, behavior._activity_definition, behavior._activity_state,
 	behavior._activity_token FROM PUBLIC;

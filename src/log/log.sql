@@ -43,6 +43,7 @@ CREATE FUNCTION behavior._log_guard() RETURNS trigger
 COMMENT ON FUNCTION behavior._log_guard() IS 'refuses statements that write to behavior.log (0A000)';
 CREATE TRIGGER _log_guard BEFORE INSERT OR UPDATE OR DELETE OR TRUNCATE ON behavior.log
 	FOR EACH STATEMENT EXECUTE FUNCTION behavior._log_guard();
+ALTER TABLE behavior.log ENABLE ALWAYS TRIGGER _log_guard;
 
 CREATE FUNCTION behavior._log_partition(at timestamptz) RETURNS text
 	LANGUAGE c VOLATILE STRICT PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'behavior__log_partition';

@@ -23,6 +23,9 @@ class Failed(Exception):
         states = STATE.findall(message)
         self.gone = bool(GONE.search(message)) or any(s.startswith(("57P", "08")) for s in states)
         self.state = states[0] if states else None
+        # behavior-load shows no SQLSTATE.
+        if self.state is None and "deadlock detected" in message:
+            self.state = "40P01"
 
 
 class Server:
@@ -107,5 +110,8 @@ class Server:
                                                  "backend_type ~ '%s'" % kinds, database="postgres")]
         if not pids:
             return False
-        os.kill(rng.choice(pids), signal.SIGKILL)
+        try:
+            os.kill(rng.choice(pids), signal.SIGKILL)
+        except ProcessLookupError:
+            return False
         return True

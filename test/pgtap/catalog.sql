@@ -26,7 +26,7 @@ SELECT is_empty($$SELECT name FROM rel WHERE relnamespace <> 'behavior'::regname
 
 -- Volatility.  Pure functions are immutable, what reads is stable, what writes is volatile.
 SELECT set_eq($$SELECT DISTINCT proname::text FROM fn WHERE provolatile = 'i' AND left(proname, 1) <> '_'$$,
-	ARRAY['time_bucket', 'try_numeric', 'try_bigint', 'try_boolean', 'try_timestamptz'],
+	ARRAY['time_bucket', 'try_numeric', 'try_bigint', 'try_boolean', 'try_timestamptz', 'session_id'],
 	'the immutable functions');
 SELECT set_eq($$SELECT DISTINCT proname::text FROM fn WHERE provolatile = 'i' AND proparallel <> 's'$$,
 	ARRAY[]::text[], 'every immutable function is parallel safe');
@@ -60,7 +60,7 @@ SELECT set_eq($$
 		SELECT FROM pg_depend d JOIN pg_rewrite r ON d.classid = 'pg_rewrite'::regclass AND d.objid = r.oid
 		JOIN rel v ON v.oid = r.ev_class
 		WHERE d.refclassid = 'pg_proc'::regclass AND d.refobjid = fn.oid))$$,
-	ARRAY['time_bucket', 'try_numeric', 'try_bigint', 'try_boolean', 'try_timestamptz', 'last_batch'],
+	ARRAY['time_bucket', 'try_numeric', 'try_bigint', 'try_boolean', 'try_timestamptz', 'session_id', 'last_batch'],
 	'PUBLIC may execute the pure functions and last_batch, nothing else');
 SELECT is_empty($$
 	SELECT name, a.privilege_type FROM rel, aclexplode(coalesce(relacl, acldefault(CASE WHEN relkind = 'S' THEN 's' ELSE 'r' END::"char", relowner))) a
@@ -85,7 +85,7 @@ SELECT is_empty($$
 	SELECT name FROM rel
 	WHERE relkind IN ('r', 'p') AND relpersistence = 'p' AND oid <> ALL (
 		SELECT unnest(extconfig) FROM pg_extension WHERE extname = 'behavior')
-		AND relname <> '_log_walk'	-- who is walking the log just now$$,
+		AND relname <> ALL (ARRAY['_log_walk', '_session_build', '_session_next'])	-- how far walks and rebuilds are, which then start anew$$,
 	'every table is dumped');
 SELECT is_empty($$
 	SELECT name FROM rel WHERE relkind = 'S' AND oid <> ALL (
@@ -126,9 +126,9 @@ SELECT is_empty($$
 -- Catalogs hold names, never oids: those of another server mean nothing after a restore.
 SELECT is_empty($$
 	SELECT rel.name, attname FROM rel JOIN pg_attribute a ON a.attrelid = rel.oid
-	WHERE relkind IN ('r', 'p') AND attnum > 0 AND NOT attisdropped
+	WHERE rel.oid IN (SELECT unnest(extconfig) FROM pg_extension WHERE extname = 'behavior') AND attnum > 0 AND NOT attisdropped
 		AND atttypid IN ('oid'::regtype, 'regproc'::regtype, 'regprocedure'::regtype, 'regoper'::regtype, 'pg_node_tree'::regtype)$$,
-	'no table holds an oid');
+	'no dumped table holds an oid');
 
 -- The columns that others build on.
 CREATE FUNCTION pg_temp.columns_of(relation regclass) RETURNS text LANGUAGE sql AS $$

@@ -52,7 +52,7 @@ SELECT is_empty($$
 	'anybody else may not even insert');
 SELECT is_empty($$
 	SELECT c.oid::regclass FROM pg_class c
-	WHERE relnamespace = 'behavior'::regnamespace AND relkind = 'S' AND has_sequence_privilege('regress_privilege_sender', oid, 'USAGE, SELECT, UPDATE')$$,
+	WHERE relnamespace = 'behavior'::regnamespace AND CASE relkind WHEN 'S' THEN has_sequence_privilege('regress_privilege_sender', oid, 'USAGE, SELECT, UPDATE') END$$,
 	'sequences are nobody''s business');
 SELECT is(state('regress_privilege_sender', 'SELECT count(*) FROM ' || relation), '42501', 'no reading of ' || relation)
 FROM unnest(ARRAY['behavior.event', 'behavior.log', 'behavior.batch', 'behavior.dead_letter', 'behavior.session', 'behavior.event_session',
@@ -75,7 +75,7 @@ SELECT is(state('regress_privilege_sender', 'CREATE VIEW public.peek AS SELECT *
 SELECT is(state('regress_privilege_sender', 'SELECT * FROM public.peek'), '42501', 'but not read');
 CREATE VIEW public.bait AS SELECT * FROM behavior.event;
 ALTER VIEW public.bait OWNER TO regress_privilege_sender;
-SELECT is(state('regress_privilege_sender', format('CREATE TRIGGER t%s INSTEAD OF INSERT ON public.bait FOR EACH ROW EXECUTE FUNCTION %s',
+SELECT is(state('regress_privilege_sender', format('CREATE TRIGGER t%s INSTEAD OF INSERT ON public.bait FOR EACH ROW EXECUTE FUNCTION %s()',
 		p.oid, p.oid::regproc)), '42501', 'no trigger of its own calls ' || p.proname)
 FROM pg_proc p WHERE pronamespace = 'behavior'::regnamespace AND prorettype = 'trigger'::regtype;
 
@@ -83,7 +83,7 @@ FROM pg_proc p WHERE pronamespace = 'behavior'::regnamespace AND prorettype = 't
 CREATE FUNCTION misuse(fn regproc, timing text, level text) RETURNS text LANGUAGE plpgsql AS $$
 BEGIN
 	CREATE VIEW public.mine AS SELECT * FROM behavior.event;
-	EXECUTE format('CREATE TRIGGER t %s INSERT ON public.mine FOR EACH %s EXECUTE FUNCTION %s', timing, level, fn);
+	EXECUTE format('CREATE TRIGGER t %s INSERT ON public.mine FOR EACH %s EXECUTE FUNCTION %s()', timing, level, fn);
 	INSERT INTO public.mine (event_id, type, user_id) VALUES ('forged', 'PageView', 'x');
 	RETURN 'stored';
 EXCEPTION WHEN OTHERS THEN
