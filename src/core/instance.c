@@ -22,6 +22,7 @@
 #include "utils/timestamp.h"
 
 #include "core/catalog.h"
+#include "core/compat.h"
 #include "core/instance.h"
 #include "core/lock.h"
 

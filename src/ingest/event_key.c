@@ -30,6 +30,7 @@
 #include "utils/memutils.h"
 #include "utils/rel.h"
 
+#include "core/compat.h"
 #include "core/hash.h"
 #include "core/instance.h"
 #include "core/lock.h"
