@@ -23,7 +23,7 @@ SELECT count(*) AS batches FROM behavior.batch WHERE received = 0;
 SELECT status FROM behavior.ingest('[{"type":"D","event_id":"d1"}, {"event_id":"d2","source":"own","user_id":"","anonymous_id":"own","occurred_at":"2024-05-02","sequence":0,"properties":{},"context":{}},
 	{"type":"D","event_id":"d3","source":"","user_id":null,"context":null}, {"id":"d4","detail-type":"E","detail":{"userId":"v"}}]',
 	'{"source":"web","type":"Default","user_id":"u","anonymous_id":"a","occurred_at":"2024-05-01T12:00:00Z","sequence":7,"properties":{"p":1},"context":{"c":1},"received_at":"x"}');
-SELECT event_id, source, type, user_id, anonymous_id, occurred_at, sequence, properties, context FROM behavior.event WHERE event_id ~ '^d\d' ORDER BY 1;
+SELECT event_id, source, type, user_id, anonymous_id, occurred_at, sequence, properties, context FROM behavior.event WHERE event_id ~ '^d\d$' ORDER BY 1;
 SELECT event_id, status FROM behavior.ingest('[{"type":"F"}, {"type":"F"}]', '{"event_id":"once"}');
 SELECT status, event_id FROM behavior.ingest('{"colour":1}', '{"source":"kept","event_id":"kept"}');
 SELECT source, payload FROM behavior.dead_letter WHERE event_id = 'kept';

@@ -16,6 +16,7 @@
 
 #include "core/decimal.h"
 #include "core/json.h"
+#include "core/json_escape.h"
 
 #define FIRST_CHUNK_NODES 24
 #define MAX_CHUNK_NODES	  1024
@@ -57,10 +58,6 @@ typedef struct String
 	const JsonFlaw *flaw;
 } String;
 
-static const JsonFlaw flaw_null_character = {REASON_UNSTORABLE,
-											 "\\u0000 cannot be kept in a text value"};
-static const JsonFlaw flaw_surrogate = {
-	REASON_UNSTORABLE, "a Unicode high surrogate must precede a low one, and nothing else"};
 static const JsonFlaw flaw_encoding = {REASON_UNSTORABLE, "a string is not valid UTF-8"};
 static const JsonFlaw flaw_number = {REASON_UNSTORABLE, "a number is out of the range of numeric"};
 static const JsonFlaw flaw_depth = {REASON_MALFORMED_JSON,
@@ -198,123 +195,15 @@ take_bytes(Parser *p, size_t count)
 	return result;
 }
 
-static inline int
-hex_digit(char c)
-{
-	if (c >= '0' && c <= '9')
-		return c - '0';
-	if (c >= 'a' && c <= 'f')
-		return c - 'a' + 10;
-	if (c >= 'A' && c <= 'F')
-		return c - 'A' + 10;
-	return -1;
-}
-
-/*
- * Undoes the escapes of what stands between from and to, where every backslash has a
- * character behind it.  What is no character becomes U+FFFD and a flaw.
- */
+/* Undoes the escapes of what stands between from and to. */
 static bool
 unescape(Parser *p, const char *from, const char *to, String *string)
 {
 	char *out = take_bytes(p, to - from);
-	pg_wchar high = 0; /* a high surrogate that waits for its low one */
+	const char *bad = json_unescape(from, to, out, &string->length, &string->flaw);
 
 	string->data = out;
-	while (from < to)
-	{
-		char c = *from++;
-
-		if (c != '\\' || *from != 'u')
-		{
-			if (high != 0)
-			{
-				string->flaw = &flaw_surrogate;
-				high = 0;
-			}
-			if (c != '\\')
-			{
-				*out++ = c;
-				continue;
-			}
-			switch (*from++)
-			{
-				case '"':
-				case '\\':
-				case '/':
-					*out++ = from[-1];
-					break;
-				case 'b':
-					*out++ = '\b';
-					break;
-				case 'f':
-					*out++ = '\f';
-					break;
-				case 'n':
-					*out++ = '\n';
-					break;
-				case 'r':
-					*out++ = '\r';
-					break;
-				case 't':
-					*out++ = '\t';
-					break;
-				default:
-					return fail(p, from - 2, "an escape sequence is invalid");
-			}
-		}
-		else
-		{
-			pg_wchar code = 0;
-
-			from++;
-			if (to - from < 4)
-				return fail(p, from - 2, "an escape sequence is invalid");
-			for (int i = 0; i < 4; i++)
-			{
-				int digit = hex_digit(from[i]);
-
-				if (digit < 0)
-					return fail(p, from - 2, "an escape sequence is invalid");
-				code = code * 16 + digit;
-			}
-			from += 4;
-
-			if (is_utf16_surrogate_second(code))
-			{
-				if (high != 0)
-					code = surrogate_pair_to_codepoint(high, code);
-				else
-				{
-					string->flaw = &flaw_surrogate;
-					code = 0xFFFD;
-				}
-				high = 0;
-			}
-			else
-			{
-				if (high != 0)
-					string->flaw = &flaw_surrogate;
-				high = 0;
-				if (is_utf16_surrogate_first(code))
-				{
-					high = code;
-					continue;
-				}
-				if (code == 0)
-				{
-					string->flaw = &flaw_null_character;
-					code = 0xFFFD;
-				}
-			}
-			unicode_to_utf8(code, (unsigned char *) out);
-			out += pg_utf_mblen((unsigned char *) out);
-		}
-	}
-	if (high != 0)
-		string->flaw = &flaw_surrogate;
-	string->length = out - string->data;
-	return true;
+	return bad == NULL || fail(p, bad, "an escape sequence is invalid");
 }
 
 /* Any byte of a word that ends the fast scan: a quote, a backslash, a control character, no ASCII.
