@@ -37,7 +37,7 @@ COMMENT ON FUNCTION behavior._session_settings() IS 'the settings that sessions 
 CREATE VIEW behavior.projection AS
 	SELECT p.name, p.kind,
 		CASE WHEN p.kind = 'session' AND p.state = 'current'
-				AND p.settings - 'next' - 'building' IS DISTINCT FROM behavior._session_settings()
+				AND p.settings - 'next' - 'building' - 'table' IS DISTINCT FROM behavior._session_settings()
 			THEN 'settings_changed' ELSE p.state END AS state,
 		p.tick_id,
 		(t.events + w.events)::bigint AS lag_events,
