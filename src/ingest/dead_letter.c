@@ -44,6 +44,8 @@ enum
 	DEAD_LETTER_NATTS = DEAD_LETTER_REDRIVEN_AT
 };
 
+PG_FUNCTION_INFO_V1(behavior__dead_letter);
+
 /* What has to be said about the texts of one letter. */
 typedef struct Notes
 {
@@ -79,15 +81,22 @@ storable_text(const char *data, size_t length, Notes *notes)
 	notes->escaped = true;
 	initStringInfo(&buffer);
 	appendBinaryStringInfo(&buffer, data, done);
+	/* By character from here: verifying the rest anew after each bad byte would be quadratic. */
 	while (done < length)
 	{
-		size_t good;
+		const unsigned char *at = (const unsigned char *) data + done;
+		int size = pg_utf_mblen(at);
 
-		appendStringInfo(&buffer, "\\x%02x", (unsigned char) data[done]);
-		done++;
-		good = pg_encoding_verifymbstr(PG_UTF8, data + done, length - done);
-		appendBinaryStringInfo(&buffer, data + done, good);
-		done += good;
+		if (*at != 0 && size <= length - done && pg_utf8_islegal(at, size))
+		{
+			appendBinaryStringInfo(&buffer, data + done, size);
+			done += size;
+		}
+		else
+		{
+			appendStringInfo(&buffer, "\\x%02x", *at);
+			done++;
+		}
 	}
 	return PointerGetDatum(cstring_to_text_with_len(buffer.data, buffer.len));
 }
@@ -112,6 +121,15 @@ set_field(Datum *values, bool *isnull, int column, const char *field, Notes *not
 	set_text(values, isnull, column, field, kept, notes);
 }
 
+/* Adds a sentence to a detail that may not end in a full stop. */
+static void
+add_sentence(StringInfo detail, const char *sentence)
+{
+	if (detail->len > 0)
+		appendStringInfoString(detail, detail->data[detail->len - 1] == '.' ? " " : ". ");
+	appendStringInfoString(detail, sentence);
+}
+
 /* The detail as given, with the notes behind it. */
 static void
 set_detail(Datum *values, bool *isnull, const DeadLetter *letter, Notes *notes)
@@ -122,14 +140,13 @@ set_detail(Datum *values, bool *isnull, const DeadLetter *letter, Notes *notes)
 	if (letter->detail != NULL)
 		appendStringInfoString(&detail, letter->detail);
 	if (notes->payload_cut)
-		appendStringInfo(&detail, "%sOnly the beginning of a payload of %zu bytes is kept.",
-						 detail.len > 0 ? " " : "", letter->payload_length);
+		add_sentence(&detail, psprintf("Only the beginning of a payload of %zu bytes is kept.",
+									   letter->payload_length));
 	if (notes->field_cut)
-		appendStringInfo(&detail, "%sFields longer than %d bytes are cut.",
-						 detail.len > 0 ? " " : "", DEAD_LETTER_MAX_FIELD);
+		add_sentence(&detail,
+					 psprintf("Fields longer than %d bytes are cut.", DEAD_LETTER_MAX_FIELD));
 	if (notes->escaped)
-		appendStringInfo(&detail, "%sBytes that text cannot hold are written as \\xNN.",
-						 detail.len > 0 ? " " : "");
+		add_sentence(&detail, "Bytes that text cannot hold are written as \\xNN.");
 	set_text(values, isnull, DEAD_LETTER_DETAIL, detail.len > 0 ? detail.data : NULL, detail.len,
 			 notes);
 }
@@ -160,8 +177,8 @@ insert_row(Relation rel, Datum *values, bool *isnull)
 int64
 dead_letter_insert(const DeadLetter *letter)
 {
-	MemoryContext context = AllocSetContextCreate(CurrentMemoryContext, "dead letter",
-												  ALLOCSET_SMALL_SIZES);
+	MemoryContext context =
+		AllocSetContextCreate(CurrentMemoryContext, "dead letter", ALLOCSET_SMALL_SIZES);
 	MemoryContext old = MemoryContextSwitchTo(context);
 	Relation rel = table_open(behavior_relid(REL_DEAD_LETTER), RowExclusiveLock);
 	Datum *values;
@@ -209,4 +226,35 @@ dead_letter_insert(const DeadLetter *letter)
 	MemoryContextSwitchTo(old);
 	MemoryContextDelete(context);
 	return id;
+}
+
+Datum
+behavior__dead_letter(PG_FUNCTION_ARGS)
+{
+	DeadLetter letter = {0};
+	char *texts[7] = {NULL};
+
+	for (int i = 0; i < 7; i++)
+	{
+		if (!PG_ARGISNULL(i) && i != 1 && i != 5)
+			texts[i] = text_to_cstring(PG_GETARG_TEXT_PP(i));
+	}
+	if (texts[0] == NULL || PG_ARGISNULL(1) || PG_GETARG_INT32(1) <= REASON_NONE ||
+		PG_GETARG_INT32(1) > REASON_EVALUATION_ERROR)
+		ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+						errmsg("a dead letter has a stage and a reason")));
+	letter.stage = texts[0];
+	letter.reason = (Reason) PG_GETARG_INT32(1);
+	letter.source = texts[2];
+	letter.type = texts[3];
+	letter.event_id = texts[4];
+	letter.detail = texts[6];
+	if (!PG_ARGISNULL(5))
+	{
+		bytea *payload = PG_GETARG_BYTEA_PP(5);
+
+		letter.payload = VARDATA_ANY(payload);
+		letter.payload_length = VARSIZE_ANY_EXHDR(payload);
+	}
+	PG_RETURN_INT64(dead_letter_insert(&letter));
 }

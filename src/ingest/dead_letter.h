@@ -7,19 +7,19 @@
 
 #include "core/errors.h"
 
-#define DEAD_LETTER_MAX_PAYLOAD	(1024 * 1024)	/* bytes kept of a payload */
+#define DEAD_LETTER_MAX_PAYLOAD (1024 * 1024) /* bytes kept of a payload */
 
 typedef struct DeadLetter
 {
-	int64		batch_id;
-	const char *stage;			/* "ingest", "fold", "delivery" */
-	Reason		reason;
-	const char *detail;			/* NULL allowed, as for all below; UTF-8 */
+	int64 batch_id;
+	const char *stage; /* "ingest", "fold", "delivery" */
+	Reason reason;
+	const char *detail; /* NULL allowed, as for all below; UTF-8 */
 	const char *source;
 	const char *type;
 	const char *event_id;
-	const char *payload;		/* cut at DEAD_LETTER_MAX_PAYLOAD, detail then says so */
-	size_t		payload_length;
+	const char *payload; /* cut at DEAD_LETTER_MAX_PAYLOAD, detail then says so */
+	size_t payload_length;
 	const char *projection;
 } DeadLetter;
 

@@ -19,22 +19,22 @@
 
 typedef struct BatchCounts
 {
-	int64		received;
-	int64		accepted;
-	int64		duplicates;
-	int64		conflicts;
-	int64		dead_letters;
-	int64		generated_ids;
+	int64 received;
+	int64 accepted;
+	int64 duplicates;
+	int64 conflicts;
+	int64 dead_letters;
+	int64 generated_ids;
 } BatchCounts;
 
 typedef struct Batch
 {
-	int64		batch_id;
+	int64 batch_id;
 	TimestampTz received_at;
-	int64		sender_id;		/* of the first row */
+	int64 sender_id; /* of the first row */
 	BatchCounts counts;
-	ExtentList	extents;		/* when reading: points into the tuple's copy */
-	int			nsources;		/* 0: all of it is sender_id's, else counts by sender */
+	ExtentList extents; /* when reading: points into the tuple's copy */
+	int nsources;		/* 0: all of it is sender_id's, else counts by sender */
 	const int64 *sender_ids;
 	const BatchCounts *by_source;
 } Batch;
@@ -55,7 +55,7 @@ extern void batch_insert(const Batch *batch);
  * Calls back for every batch in "set" that "snapshot" sees, ascending.  What "batch" points
  * to is valid until the callback returns.
  */
-typedef void (*BatchCallback) (const Batch *batch, void *arg);
+typedef void (*BatchCallback)(const Batch *batch, void *arg);
 extern void batch_scan(const BatchSet *set, Snapshot snapshot, BatchCallback callback, void *arg);
 
 /*

@@ -43,11 +43,11 @@
 #include "core/guc.h"
 #include "log/batch.h"
 
-#define SENDER_TEXT_MAX	   255 /* bytes: keeps the index row far below its limit */
-#define SENDER_CACHE_MAX   1024
-#define SENDER_USED_FOR	   USECS_PER_DAY
-#define SENDER_ID_COLUMN   1
-#define SENDER_NATTS	   6
+#define SENDER_TEXT_MAX	 255 /* bytes: keeps the index row far below its limit */
+#define SENDER_CACHE_MAX 1024
+#define SENDER_USED_FOR	 USECS_PER_DAY
+#define SENDER_ID_COLUMN 1
+#define SENDER_NATTS	 6
 
 enum
 {

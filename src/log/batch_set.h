@@ -10,18 +10,18 @@
 
 typedef struct BatchRun
 {
-	int64		first;
-	int64		last;			/* inclusive */
+	int64 first;
+	int64 last; /* inclusive */
 } BatchRun;
 
 typedef struct BatchSet
 {
-	int			nruns;
-	int			max_runs;
-	BatchRun   *runs;			/* ascending, disjoint, not adjacent */
+	int nruns;
+	int max_runs;
+	BatchRun *runs; /* ascending, disjoint, not adjacent */
 } BatchSet;
 
-extern BatchSet *batch_set_make(void);	/* empty, in the current context */
+extern BatchSet *batch_set_make(void); /* empty, in the current context */
 /* Adds first..last, which must lie above everything added before or extend the last run. */
 extern void batch_set_append(BatchSet *set, int64 first, int64 last);
 /* Sorts and joins runs that were appended out of order by batch_set_add(). */

@@ -9,24 +9,23 @@
 
 typedef struct BlockRange
 {
-	int32		partition_day;	/* as in Extent */
+	int32 partition_day; /* as in Extent */
 	BlockNumber first;
-	BlockNumber last;			/* inclusive */
+	BlockNumber last; /* inclusive */
 } BlockRange;
 
 typedef struct BlockRanges
 {
-	int			count;
-	int			max;
-	BlockRange *ranges;			/* once joined: by partition, ascending, disjoint */
+	int count;
+	int max;
+	BlockRange *ranges; /* once joined: by partition, ascending, disjoint */
 } BlockRanges;
 
 extern void block_ranges_init(BlockRanges *ranges);
 /* Adds a range in any order; block_ranges_join() must follow. */
-extern void block_ranges_add(BlockRanges *ranges, int32 partition_day, BlockNumber first,
-							 BlockNumber last);
+extern void
+block_ranges_add(BlockRanges *ranges, int32 partition_day, BlockNumber first, BlockNumber last);
 extern void block_ranges_join(BlockRanges *ranges);
-extern bool block_ranges_contain(const BlockRanges *ranges, int32 partition_day,
-								 BlockNumber block);
+extern bool block_ranges_contain(const BlockRanges *ranges, int32 partition_day, BlockNumber block);
 
 #endif

@@ -71,7 +71,7 @@ typedef struct Reader
 	void *arg;
 	MemoryContext caller; /* in which the callback runs */
 	TupleDesc desc;		  /* of behavior.log */
-	uint64 rows;	/* handed over */
+	uint64 rows;		  /* handed over */
 
 	/* Which rows: all when both are NULL. */
 	const BatchSet *set;
@@ -304,8 +304,8 @@ scan_brin(Reader *reader, Relation index, int64 first, int64 last, TIDBitmap *bi
 	/* BRIN wants the type of the right side named. */
 	ScanKeyEntryInitialize(&keys[0], 0, 1, BTGreaterEqualStrategyNumber, INT8OID, InvalidOid,
 						   F_INT8GE, Int64GetDatum(first));
-	ScanKeyEntryInitialize(&keys[1], 0, 1, BTLessEqualStrategyNumber, INT8OID, InvalidOid,
-						   F_INT8LE, Int64GetDatum(last));
+	ScanKeyEntryInitialize(&keys[1], 0, 1, BTLessEqualStrategyNumber, INT8OID, InvalidOid, F_INT8LE,
+						   Int64GetDatum(last));
 	scan = compat_index_beginscan_bitmap(index, reader->snapshot, 2);
 	index_rescan(scan, keys, 2, NULL, 0);
 	(void) index_getbitmap(scan, bitmap);
@@ -376,8 +376,7 @@ read_partition(Reader *reader, const LogPartition *part, bool whole, const Block
 		if (reader->wanted != NULL)
 			scan_brin_for_missing(reader, index, bitmap);
 		for (int i = 0; reader->set != NULL && i < reader->set->nruns; i++)
-			scan_brin(reader, index, reader->set->runs[i].first, reader->set->runs[i].last,
-					  bitmap);
+			scan_brin(reader, index, reader->set->runs[i].first, reader->set->runs[i].last, bitmap);
 		iterator = compat_block_iterator(bitmap);
 		while (compat_next_block(iterator, &block))
 		{
@@ -502,8 +501,8 @@ read_missing(Reader *reader, const LogPartition *parts, int nparts)
 uint64
 log_read_batches(const BatchSet *set, Snapshot snapshot, LogRowCallback callback, void *arg)
 {
-	MemoryContext context = AllocSetContextCreate(CurrentMemoryContext, "log reader",
-												  ALLOCSET_DEFAULT_SIZES);
+	MemoryContext context =
+		AllocSetContextCreate(CurrentMemoryContext, "log reader", ALLOCSET_DEFAULT_SIZES);
 	MemoryContext old = MemoryContextSwitchTo(context);
 	Reader reader;
 	LogPartition *parts;
@@ -541,8 +540,8 @@ log_read_batches(const BatchSet *set, Snapshot snapshot, LogRowCallback callback
 uint64
 log_read_indexed(const BatchSet *set, Snapshot snapshot, LogRowCallback callback, void *arg)
 {
-	MemoryContext context = AllocSetContextCreate(CurrentMemoryContext, "log reader",
-												  ALLOCSET_DEFAULT_SIZES);
+	MemoryContext context =
+		AllocSetContextCreate(CurrentMemoryContext, "log reader", ALLOCSET_DEFAULT_SIZES);
 	MemoryContext old = MemoryContextSwitchTo(context);
 	Reader reader;
 	LogPartition *parts;
@@ -559,11 +558,11 @@ log_read_indexed(const BatchSet *set, Snapshot snapshot, LogRowCallback callback
 }
 
 uint64
-log_walk(Oid relid, BlockNumber first, BlockNumber last, Snapshot snapshot,
-		 LogRowCallback callback, void *arg)
+log_walk(Oid relid, BlockNumber first, BlockNumber last, Snapshot snapshot, LogRowCallback callback,
+		 void *arg)
 {
-	MemoryContext context = AllocSetContextCreate(CurrentMemoryContext, "log reader",
-												  ALLOCSET_DEFAULT_SIZES);
+	MemoryContext context =
+		AllocSetContextCreate(CurrentMemoryContext, "log reader", ALLOCSET_DEFAULT_SIZES);
 	MemoryContext old = MemoryContextSwitchTo(context);
 	Reader reader;
 	BlockRange range = {0, first, last};
@@ -658,8 +657,7 @@ behavior__log_read(PG_FUNCTION_ARGS)
 	MultirangeType *ids = PG_GETARG_MULTIRANGE_P(0);
 	bool indexed = PG_GETARG_BOOL(1);
 	ReturnSetInfo *result = (ReturnSetInfo *) fcinfo->resultinfo;
-	TypeCacheEntry *type =
-		lookup_type_cache(MultirangeTypeGetOid(ids), TYPECACHE_MULTIRANGE_INFO);
+	TypeCacheEntry *type = lookup_type_cache(MultirangeTypeGetOid(ids), TYPECACHE_MULTIRANGE_INFO);
 	BatchSet *set = batch_set_make();
 	RangeType **ranges;
 	int32 nranges;

@@ -26,8 +26,8 @@ enum
 /* values[LOG_X - 1], isnull[LOG_X - 1]; by-reference values live in the caller's context. */
 typedef struct LogRow
 {
-	Datum		values[LOG_NATTS];
-	bool		isnull[LOG_NATTS];
+	Datum values[LOG_NATTS];
+	bool isnull[LOG_NATTS];
 } LogRow;
 
 #endif

@@ -33,14 +33,15 @@
 
 #define WRITE_CHUNK 1000 /* rows given to heap_multi_insert at a time */
 
-/* Operator families integer_minmax_ops and datetime_minmax_ops, of which the server headers have no symbols. */
+/* Operator families integer_minmax_ops and datetime_minmax_ops, of which the server headers have no
+ * symbols. */
 #define INTEGER_MINMAX_FAMILY  4054
 #define DATETIME_MINMAX_FAMILY 4059
 
 /* An extent may swallow a gap this small: reading it costs less than remembering it. */
-#define EXTENT_JOIN_GAP		  4
-#define EXTENT_LIST_LONG	  512 /* from here on, gaps of any size are swallowed */
-#define EXTENT_LOOK_BACK	  64
+#define EXTENT_JOIN_GAP	 4
+#define EXTENT_LIST_LONG 512 /* from here on, gaps of any size are swallowed */
+#define EXTENT_LOOK_BACK 64
 
 struct LogWriter
 {
@@ -53,11 +54,16 @@ struct LogWriter
 };
 
 static const Oid column_types[LOG_NATTS] = {
-	[LOG_OCCURRED_AT - 1] = TIMESTAMPTZOID, [LOG_RECEIVED_AT - 1] = TIMESTAMPTZOID,
-	[LOG_BATCH_ID - 1] = INT8OID,			[LOG_SEQUENCE - 1] = INT8OID,
-	[LOG_EVENT_ID - 1] = TEXTOID,			[LOG_SOURCE - 1] = TEXTOID,
-	[LOG_TYPE - 1] = TEXTOID,				[LOG_USER_ID - 1] = TEXTOID,
-	[LOG_ANONYMOUS_ID - 1] = TEXTOID,		[LOG_PROPERTIES - 1] = JSONBOID,
+	[LOG_OCCURRED_AT - 1] = TIMESTAMPTZOID,
+	[LOG_RECEIVED_AT - 1] = TIMESTAMPTZOID,
+	[LOG_BATCH_ID - 1] = INT8OID,
+	[LOG_SEQUENCE - 1] = INT8OID,
+	[LOG_EVENT_ID - 1] = TEXTOID,
+	[LOG_SOURCE - 1] = TEXTOID,
+	[LOG_TYPE - 1] = TEXTOID,
+	[LOG_USER_ID - 1] = TEXTOID,
+	[LOG_ANONYMOUS_ID - 1] = TEXTOID,
+	[LOG_PROPERTIES - 1] = JSONBOID,
 	[LOG_CONTEXT - 1] = JSONBOID,
 };
 
@@ -161,8 +167,7 @@ need_slots(LogWriter *writer, int n)
 	MemoryContext old = MemoryContextSwitchTo(writer->context);
 
 	while (writer->nslots < n)
-		writer->slots[writer->nslots++] =
-			MakeSingleTupleTableSlot(writer->desc, &TTSOpsVirtual);
+		writer->slots[writer->nslots++] = MakeSingleTupleTableSlot(writer->desc, &TTSOpsVirtual);
 	MemoryContextSwitchTo(old);
 }
 
@@ -206,8 +211,8 @@ insert_brin(Relation rel, Relation index, IndexInfo *info, TupleTableSlot **slot
 			else if (value > DatumGetInt64(slots[high]->tts_values[column]))
 				high = i;
 		}
-		(void) index_insert(index, &slots[low]->tts_values[column], &isnull,
-							&slots[low]->tts_tid, rel, UNIQUE_CHECK_NO, false, info);
+		(void) index_insert(index, &slots[low]->tts_values[column], &isnull, &slots[low]->tts_tid,
+							rel, UNIQUE_CHECK_NO, false, info);
 		if (slots[high]->tts_values[column] != slots[low]->tts_values[column])
 			(void) index_insert(index, &slots[high]->tts_values[column], &isnull,
 								&slots[high]->tts_tid, rel, UNIQUE_CHECK_NO, false, info);
@@ -237,11 +242,10 @@ insert_index_entries(ResultRelInfo *result, EState *estate, TupleTableSlot **slo
 		List *recheck = compat_insert_index_tuples(result, slots[i], estate);
 
 		if (recheck != NIL)
-			ereport(ERROR,
-					(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-					 errmsg("deferrable constraint on partition \"%s\" of behavior.log",
-							RelationGetRelationName(result->ri_RelationDesc)),
-					 errhint("Drop the constraint, or make it NOT DEFERRABLE.")));
+			ereport(ERROR, (errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+							errmsg("deferrable constraint on partition \"%s\" of behavior.log",
+								   RelationGetRelationName(result->ri_RelationDesc)),
+							errhint("Drop the constraint, or make it NOT DEFERRABLE.")));
 		ResetPerTupleExprContext(estate);
 	}
 	for (int i = 0; i < result->ri_NumIndices; i++)
@@ -287,11 +291,13 @@ write_group(LogWriter *writer, const LogPartition *part, const LogRow *rows, con
 	MemoryContext old;
 
 	if (!log_partition_fits(rel))
-		ereport(ERROR,
-				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-				 errmsg("partition \"%s\" of behavior.log does not have the columns of behavior.log in their order",
-						RelationGetRelationName(rel)),
-				 errhint("Detach the partition; behavior makes its own.")));
+		ereport(
+			ERROR,
+			(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+			 errmsg(
+				 "partition \"%s\" of behavior.log does not have the columns of behavior.log in their order",
+				 RelationGetRelationName(rel)),
+			 errhint("Detach the partition; behavior makes its own.")));
 
 	old = MemoryContextSwitchTo(writer->group_context);
 	result = makeNode(ResultRelInfo);
@@ -299,8 +305,8 @@ write_group(LogWriter *writer, const LogPartition *part, const LogRow *rows, con
 	ExecOpenIndices(result, false);
 	for (int i = 0; i < result->ri_NumIndices; i++)
 	{
-		if (estate == NULL && !is_minmax_brin(result->ri_IndexRelationDescs[i],
-											  result->ri_IndexRelationInfo[i]))
+		if (estate == NULL &&
+			!is_minmax_brin(result->ri_IndexRelationDescs[i], result->ri_IndexRelationInfo[i]))
 			estate = CreateExecutorState();
 	}
 

@@ -14,7 +14,7 @@
  *
  * A sender asks for a missing partition only where waiting can do good: not when
  * its own transaction holds locks that the worker needs, and not again for
- * ten seconds after it was to no avail.
+ * ten seconds after it was to no avail: for the same day, or for any when it was so twice.
  */
 #include "postgres.h"
 
@@ -45,6 +45,7 @@
 #include "log/partition_make.h"
 
 #define ASK_AGAIN_AFTER (10 * USECS_PER_SEC)
+#define ASK_TWICE		2
 
 typedef struct CachedPartition
 {
@@ -68,9 +69,18 @@ static struct
 	MemoryContext context;
 } cache;
 
-/* Locks are held until the transaction or the subtransaction that took them ends: then another epoch begins. */
+/* Locks are held until the transaction or the subtransaction that took them ends: then another
+ * epoch begins. */
 static uint64 lock_epoch = 1;
-static TimestampTz ask_not_before = DT_NOBEGIN;
+
+/* Of requests to no avail since the last one that helped. */
+static struct
+{
+	int count;
+	int32 day;		   /* of the last */
+	TimestampTz until; /* they count until then */
+} failed;
+
 static bool callbacks_registered = false;
 
 static int
@@ -233,21 +243,44 @@ holds_lock(Oid relid, LOCKMODE weakest)
 	return false;
 }
 
+/* Was it to no avail a short while ago? */
+static bool
+failed_lately(TimestampTz at)
+{
+	if (failed.count == 0)
+		return false;
+	if (GetCurrentTimestamp() >= failed.until)
+	{
+		failed.count = 0;
+		return false;
+	}
+	return failed.count >= ASK_TWICE || failed.day == partition_day_of(at);
+}
+
+static void
+note_outcome(TimestampTz at, bool helped)
+{
+	if (helped)
+	{
+		failed.count = 0;
+		return;
+	}
+	failed.count++;
+	failed.day = partition_day_of(at);
+	failed.until = GetCurrentTimestamp() + ASK_AGAIN_AFTER;
+}
+
 /* Would a worker get anywhere? */
 static bool
 worth_asking(TimestampTz at)
 {
-	if (cache.has_default)
-	{
-		if (partition_day_of(at) > partition_today() + LOG_DAYS_AHEAD_MAX)
-			return false;
-		/* The worker needs DEFAULT to itself. */
-		if (holds_lock(cache.default_partition.part.relid, AccessShareLock))
-			return false;
-	}
-	if (GetCurrentTimestamp() < ask_not_before)
+	if (holds_lock(cache.parent, ShareUpdateExclusiveLock))
 		return false;
-	return !holds_lock(cache.parent, ShareUpdateExclusiveLock);
+	if (!cache.has_default)
+		return true;
+	/* The worker needs DEFAULT to itself. */
+	return !failed_lately(at) && !holds_lock(cache.default_partition.part.relid, AccessShareLock) &&
+		   partition_wanted(at);
 }
 
 /*
@@ -285,10 +318,8 @@ log_partition_for(TimestampTz occurred_at, LogPartition *result)
 				(void) partition_request(occurred_at, cache.has_default ? -1 : LOG_DAYS_FIRST);
 				AcceptInvalidationMessages();
 				ensure_cache();
-				if (find_range(occurred_at) == NULL &&
-					!(cache.has_default && partition_day_of(occurred_at) >
-											   partition_today() + LOG_DAYS_AHEAD_MAX))
-					ask_not_before = GetCurrentTimestamp() + ASK_AGAIN_AFTER;
+				note_outcome(occurred_at,
+							 find_range(occurred_at) != NULL || !partition_wanted(occurred_at));
 				continue;
 			}
 		}

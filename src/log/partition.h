@@ -26,10 +26,10 @@
 
 typedef struct LogPartition
 {
-	Oid			relid;
-	TimestampTz lower;			/* inclusive; DT_NOBEGIN for open or DEFAULT */
-	TimestampTz upper;			/* exclusive; DT_NOEND for open or DEFAULT */
-	bool		is_default;
+	Oid relid;
+	TimestampTz lower; /* inclusive; DT_NOBEGIN for open or DEFAULT */
+	TimestampTz upper; /* exclusive; DT_NOEND for open or DEFAULT */
+	bool is_default;
 } LogPartition;
 
 /*
@@ -50,14 +50,16 @@ extern LogPartition *log_partitions(int *count);
 extern bool log_partition_fits(Relation rel);
 
 /*
- * Makes the partitions from yesterday to "days_ahead" days from now, in the
- * caller's transaction.  Only for tick() and workers, never for a sender.
+ * Makes the partitions from yesterday to "days_ahead" days from now where events have come lately:
+ * in the caller's transaction, or through a dynamic worker when that is a transaction block. Only
+ * for tick() and workers, never for a sender.
  */
 extern void log_make_partitions_ahead(int days_ahead);
 
 /*
- * Moves rows out of the DEFAULT partition into those that should hold them.
- * Skips (returns false) when locks cannot be had at once.
+ * Moves rows out of the DEFAULT partition into those that should hold them, in the caller's
+ * transaction, which should end soon: it locks the DEFAULT partition against readers.
+ * Skips (returns false) when locks cannot be had at once, or while the log is being walked.
  */
 extern bool log_empty_default(void);
 

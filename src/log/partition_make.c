@@ -24,6 +24,7 @@
 #include "lib/stringinfo.h"
 #include "miscadmin.h"
 #include "pgstat.h"
+#include "postmaster/bgworker.h"
 #include "storage/latch.h"
 #include "storage/lmgr.h"
 #include "tcop/pquery.h"
@@ -46,13 +47,13 @@
 #include "log/partition.h"
 #include "log/partition_make.h"
 
-#define DAY_1970		(UNIX_EPOCH_JDATE - POSTGRES_EPOCH_JDATE)
-#define NO_LOWER		PG_INT32_MIN /* of a range: open */
-#define RETRY_LOCK_MS	5
-#define AHEAD_PATIENCE	500
-#define EMPTY_PATIENCE	200
+#define DAY_1970		 (UNIX_EPOCH_JDATE - POSTGRES_EPOCH_JDATE)
+#define NO_LOWER		 PG_INT32_MIN /* of a range: open */
+#define RETRY_LOCK_MS	 5
+#define AHEAD_PATIENCE	 500
+#define EMPTY_PATIENCE	 200
 #define LOOK_AGAIN_AFTER USECS_PER_MINUTE
-#define PAGES_PER_RANGE "32"
+#define PAGES_PER_RANGE	 "32"
 
 PG_FUNCTION_INFO_V1(behavior__log_guard);
 PG_FUNCTION_INFO_V1(behavior__log_partition);
@@ -105,15 +106,18 @@ range_for(int32 day, int32 *lower, int32 *upper)
 	int count;
 	LogPartition *parts = log_partitions(&count);
 	int32 today = partition_today();
-	int32 below = NO_LOWER;		 /* where the gap around the day begins */
+	int32 below = NO_LOWER;		/* where the gap around the day begins */
 	int32 above = PG_INT32_MAX; /* and where it ends */
 	bool taken = false;
 
 	for (int i = 0; i < count && !parts[i].is_default; i++)
 	{
-		int32 first = TIMESTAMP_IS_NOBEGIN(parts[i].lower) ? NO_LOWER
-														   : partition_day_of(parts[i].lower);
-		/* Rounded up: a range that somebody made by hand may end at any time. */
+		int32 first =
+			TIMESTAMP_IS_NOBEGIN(parts[i].lower) ? NO_LOWER : partition_day_of(parts[i].lower);
+		/*
+		 * Rounded up: a range that somebody made by hand may end at any time of a day.  The
+		 * rest of that day is left to DEFAULT.
+		 */
 		int32 end = TIMESTAMP_IS_NOEND(parts[i].upper) ? PG_INT32_MAX
 													   : partition_day_of(parts[i].upper - 1) + 1;
 
@@ -151,6 +155,15 @@ range_for(int32 day, int32 *lower, int32 *upper)
 	return true;
 }
 
+bool
+partition_wanted(TimestampTz at)
+{
+	int32 lower;
+	int32 upper;
+
+	return range_for(partition_day_of(at), &lower, &upper);
+}
+
 /* A free name for the partition of a range: log_20240131, log_2019, log_20190101_20190410. */
 static char *
 partition_name(int32 lower, int32 upper)
@@ -176,8 +189,8 @@ partition_name(int32 lower, int32 upper)
 		else if (lower == year_start(year) && upper == year_start(year + 1))
 			base = psprintf("log_%04d", year);
 		else
-			base = psprintf("log_%04d%02d%02d_%04d%02d%02d", year, month, mday, end_year,
-							end_month, end_mday);
+			base = psprintf("log_%04d%02d%02d_%04d%02d%02d", year, month, mday, end_year, end_month,
+							end_mday);
 	}
 	name = base;
 	for (int i = 2; OidIsValid(get_relname_relid(name, behavior_schema_oid())); i++)
@@ -291,8 +304,9 @@ make_day(int32 day, bool move)
 		create_table(name);
 
 	run(SPI_OK_UTILITY,
-		psprintf("ALTER TABLE behavior.log ATTACH PARTITION behavior.%s FOR VALUES FROM (%s) TO (%s)",
-				 quote_identifier(name), bound(lower), bound(upper)));
+		psprintf(
+			"ALTER TABLE behavior.log ATTACH PARTITION behavior.%s FOR VALUES FROM (%s) TO (%s)",
+			quote_identifier(name), bound(lower), bound(upper)));
 	return true;
 }
 
@@ -301,8 +315,8 @@ static void
 begin_ddl(SecureContext *secure)
 {
 	secure_begin(secure, behavior_owner());
-	(void) set_config_option("default_tablespace", "", PGC_USERSET, PGC_S_SESSION,
-							 GUC_ACTION_SAVE, true, 0, false);
+	(void) set_config_option("default_tablespace", "", PGC_USERSET, PGC_S_SESSION, GUC_ACTION_SAVE,
+							 true, 0, false);
 	(void) set_config_option("default_toast_compression", "pglz", PGC_USERSET, PGC_S_SESSION,
 							 GUC_ACTION_SAVE, true, 0, false);
 	if (SPI_connect() != SPI_OK_CONNECT)
@@ -403,8 +417,12 @@ log_make_partitions_ahead(int days_ahead)
 	if (!OidIsValid(default_partition()) || !days_missing(days_ahead))
 		return;
 
-	/* In somebody's transaction block the locks would last as long as that. */
-	if (IsTransactionBlock())
+	/*
+	 * In somebody's transaction block (or a subtransaction: it cannot be told whose) the locks
+	 * would last as long as that.  Where there is no worker to ask, log_empty_default() makes the
+	 * days for which something came.
+	 */
+	if (IsTransactionBlock() && MyBgworkerEntry == NULL)
 		(void) partition_request(LOG_NO_TIME, days_ahead);
 	else if (partition_lock(AHEAD_PATIENCE))
 		partition_make(LOG_NO_TIME, days_ahead);
@@ -416,8 +434,7 @@ note_day(TupleTableSlot *slot, void *arg)
 {
 	HTAB *days = (HTAB *) arg;
 	bool isnull;
-	int32 day = partition_day_of(
-		DatumGetTimestampTz(slot_getattr(slot, LOG_OCCURRED_AT, &isnull)));
+	int32 day = partition_day_of(DatumGetTimestampTz(slot_getattr(slot, LOG_OCCURRED_AT, &isnull)));
 
 	(void) hash_search(days, &day, HASH_ENTER, NULL);
 }
@@ -468,8 +485,8 @@ log_empty_default(void)
 	if (blocks == 0 || (relid == seen_relid && blocks == seen_blocks &&
 						GetCurrentTimestamp() - seen_at < LOOK_AGAIN_AFTER))
 		return true;
-	/* Rows are moved by what a new snapshot sees, and their locks should not last. */
-	if (IsolationUsesXactSnapshot() || IsTransactionBlock())
+	/* Rows are moved by what a new snapshot sees. */
+	if (IsolationUsesXactSnapshot())
 		return false;
 
 	ctl.keysize = sizeof(int32);
@@ -528,11 +545,10 @@ behavior__log_guard(PG_FUNCTION_ARGS)
 		ActivePortal->commandTag == CMDTAG_COPY)
 		return PointerGetDatum(NULL);
 
-	ereport(ERROR,
-			(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-			 errmsg("cannot write to \"%s\"", RelationGetRelationName(trigger->tg_relation)),
-			 errdetail("Events written here would have no batch and no idempotency key."),
-			 errhint("INSERT or COPY into behavior.event.")));
+	ereport(ERROR, (errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+					errmsg("cannot write to \"%s\"", RelationGetRelationName(trigger->tg_relation)),
+					errdetail("Events written here would have no batch and no idempotency key."),
+					errhint("INSERT or COPY into behavior.event.")));
 	return PointerGetDatum(NULL);
 }
 

@@ -20,6 +20,9 @@
 extern int32 partition_day_of(TimestampTz at);
 extern int32 partition_today(void);
 
+/* Is there a partition to make for "at", or should it be left to those there are? */
+extern bool partition_wanted(TimestampTz at);
+
 /*
  * Locks what ATTACH PARTITION will lock, the parent and the DEFAULT partition, without ever
  * standing in the lock's queue, where it would hold up every later reader.  Tries for

@@ -27,8 +27,8 @@
 #include "log/partition.h"
 #include "log/partition_make.h"
 
-#define WAIT_FOR_WORKER	 5000 /* milliseconds that a sender waits at most */
-#define LOCK_PATIENCE	 500  /* milliseconds that the worker tries to get its locks */
+#define WAIT_FOR_WORKER 5000 /* milliseconds that a sender waits at most */
+#define LOCK_PATIENCE	500	 /* milliseconds that the worker tries to get its locks */
 
 /* What to make; travels in bgw_extra. */
 typedef struct PartitionRequest
