@@ -26,6 +26,8 @@ my $before = $old->safe_psql('postgres', $sessions);
 $old->stop;
 
 my $new = new_node('new', no_start => 1);
+# pg_upgrade writes into its working directory.
+chdir $PostgreSQL::Test::Utils::tmp_check or die;
 my $bindir = $new->config_data('--bindir');
 command_ok([
 		'pg_upgrade', '--no-sync', '-d', $old->data_dir, '-D', $new->data_dir, '-b', $bindir, '-B', $bindir,
