@@ -6,8 +6,8 @@
  *
  *	partial	one SELECT that turns events into one row for each group: key columns k_1..n,
  *			partial results s_1..m
- *	merge	how two partial results become one: the fold's ON CONFLICT DO UPDATE and the live view use the same text
- *	final	the query's own select list over keys and finished aggregates a_1..p
+ *	merge	how two partial results become one: the fold's ON CONFLICT DO UPDATE and the live view
+ *use the same text final	the query's own select list over keys and finished aggregates a_1..p
  *
  * Files: rollup_query.c (what a query means), rollup_refuse.c (what it may not
  * say, and what to say instead), rollup_sql.c (texts), rollup_catalog.c (rows and
@@ -28,7 +28,7 @@
 
 typedef enum RollupMerge
 {
-	MERGE_COUNT,				/* a + b, NULL counts as 0 */
+	MERGE_COUNT, /* a + b, NULL counts as 0 */
 	MERGE_ADD,
 	MERGE_LEAST,
 	MERGE_GREATEST,
@@ -36,52 +36,54 @@ typedef enum RollupMerge
 	MERGE_OR,
 	MERGE_BIT_AND,
 	MERGE_BIT_OR,
-	MERGE_AGGREGATE				/* by an aggregate over both */
+	MERGE_AGGREGATE /* by an aggregate over both */
 } RollupMerge;
 
 /* A column of the state: k_n or s_n. */
 typedef struct RollupColumn
 {
-	char	   *sql;			/* over _event */
-	char	   *label;			/* of a key: the query's own name for it */
-	char	   *type_name;		/* qualified, with modifier, and COLLATE where it is not the type's own */
-	Oid			type;
-	int32		typmod;
-	Oid			collation;
-	RollupMerge merge;			/* of a partial */
-	char	   *merge_aggregate;
-	char	   *compare;		/* inexact: what verify compares instead, a function's name; else NULL */
+	char *sql;		 /* over _event */
+	char *label;	 /* of a key: the query's own name for it */
+	char *type_name; /* qualified, with modifier, and COLLATE where it is not the type's own */
+	Oid type;
+	int32 typmod;
+	Oid collation;
+	RollupMerge merge; /* of a partial */
+	char *merge_aggregate;
+	char *compare; /* inexact: what verify compares instead, a function's name; else NULL */
 } RollupColumn;
 
-/* What a definition means.  All in one memory context; texts are for search_path "pg_catalog, pg_temp". */
+/* What a definition means.  All in one memory context; texts are for search_path "pg_catalog,
+ * pg_temp". */
 typedef struct RollupShape
 {
-	int			nkeys;
+	int nkeys;
 	RollupColumn *keys;
-	int			npartials;
+	int npartials;
 	RollupColumn *partials;
-	int			nfinals;
-	char	  **finals;			/* a_n over s_n */
-	char	   *select_list;	/* over k_n and a_n */
-	char	   *where;			/* over _event, NULL when there is none */
-	int			time_key;		/* 1-based: first key of type timestamptz, 0 for none */
-	int			bucket_key;		/* 1-based: first key that is time_bucket(constant, occurred_at ...), 0 for none */
-	char	   *bucket_width;	/* its width as text */
+	int nfinals;
+	char **finals;	   /* a_n over s_n */
+	char *select_list; /* over k_n and a_n */
+	char *where;	   /* over _event, NULL when there is none */
+	int time_key;	   /* 1-based: first key of type timestamptz, 0 for none */
+	int bucket_key; /* 1-based: first key that is time_bucket(constant, occurred_at ...), 0 for none
+					 */
+	char *bucket_width; /* its width as text */
 } RollupShape;
 
 /* A row of behavior._rollup. */
 typedef struct RollupRow
 {
-	char	   *name;
-	Oid			relation;
-	Oid			folded;
-	Oid			definition;
-	Oid			storage;
-	Oid			token_table;
-	pg_uuid_t	token;
-	bool		built;
-	Oid			next_definition;	/* InvalidOid: nothing is built beside */
-	Oid			next_storage;
+	char *name;
+	Oid relation;
+	Oid folded;
+	Oid definition;
+	Oid storage;
+	Oid token_table;
+	pg_uuid_t token;
+	bool built;
+	Oid next_definition; /* InvalidOid: nothing is built beside */
+	Oid next_storage;
 } RollupRow;
 
 typedef struct RollupKeyHasher RollupKeyHasher;
@@ -89,16 +91,16 @@ typedef struct RollupKeyHasher RollupKeyHasher;
 /* What a backend keeps of a definition and a state table that take part in folding. */
 typedef struct RollupPlan
 {
-	Oid			definition;		/* hash key, with storage */
-	Oid			storage;
-	bool		valid;
-	int			in_use;
+	Oid definition; /* hash key, with storage */
+	Oid storage;
+	bool valid;
+	int in_use;
 	MemoryContext context;
 	RollupShape *shape;
 	RollupKeyHasher *hasher;
-	TupleDesc	desc;			/* key_hash, keys, partials */
-	SPIPlanPtr	partial;		/* over the ephemeral relation _events */
-	SPIPlanPtr	merge;			/* from the ephemeral relation _partials */
+	TupleDesc desc;		/* key_hash, keys, partials */
+	SPIPlanPtr partial; /* over the ephemeral relation _events */
+	SPIPlanPtr merge;	/* from the ephemeral relation _partials; NULL: not made yet */
 } RollupPlan;
 
 /* rollup_query.c */
@@ -106,9 +108,9 @@ extern RollupShape *rollup_shape(Query *query);
 extern Query *rollup_definition_query(Oid definition);
 extern List *rollup_target_list(Query *query);
 extern Node *rollup_event_where(Query *query);
-extern int	rollup_event_rtindex(Query *query);
-extern bool rollup_aggregate_kind(Aggref *aggref, RollupMerge *merge, bool *is_average, bool *exact_float,
-								  char **merge_aggregate, char **compare);
+extern int rollup_event_rtindex(Query *query);
+extern bool rollup_aggregate_kind(Aggref *aggref, RollupMerge *merge, bool *is_average,
+								  bool *exact_float, char **merge_aggregate, char **compare);
 
 /* rollup_refuse.c: raises 0A000 with the replacement for what a rollup cannot keep. */
 extern void rollup_check(Query *query);
@@ -120,8 +122,9 @@ extern char *rollup_merge_expression(const RollupColumn *column, const char *a, 
 extern char *rollup_storage_sql(const RollupShape *shape, const char *storage);
 extern char *rollup_live_sql(const RollupShape *shape, const char *definition, const char *storage,
 							 const char *token_table);
-extern char *rollup_folded_sql(const RollupShape *shape, const char *definition, const char *storage);
-extern const char *rollup_events_sql;	/* the columns of behavior.event from _events */
+extern char *
+rollup_folded_sql(const RollupShape *shape, const char *definition, const char *storage);
+extern const char *rollup_events_sql; /* the columns of behavior.event from _events */
 
 /* rollup_catalog.c */
 extern RollupRow *rollup_row_by_name(const char *name, Snapshot snapshot);
@@ -130,11 +133,13 @@ extern RollupRow *rollup_row_by_relation(Oid relation, Snapshot snapshot);
 extern List *rollup_rows(Snapshot snapshot);
 extern int64 rollup_progress(const char *name, Snapshot snapshot);
 extern bool rollup_lock(const char *name, bool projection_too);
-extern Oid	rollup_row_owner(const RollupRow *row);
+extern Oid rollup_row_owner(const RollupRow *row);
 extern char *rollup_qualified(Oid relid);
-extern RollupPlan *rollup_plan(Oid definition, Oid storage);	/* call as the owner, with SPI connected */
+extern RollupPlan *
+rollup_plan(Oid definition, Oid storage); /* call as the owner, with SPI connected */
+extern SPIPlanPtr rollup_merge_plan(RollupPlan *plan);
 extern void rollup_check_complete(Oid definition, Oid storage, const RollupRow *row);
-extern void rollup_run(const char *sql);	/* as behavior's owner */
+extern void rollup_run(const char *sql); /* as behavior's owner */
 
 /* rollup_key.c */
 extern void rollup_check_key_type(Oid type, Oid collation, const char *expression);
@@ -144,24 +149,22 @@ extern void rollup_key_hash(RollupKeyHasher *hasher, const Datum *values, const 
 
 /* rollup_fold.c */
 /* Events that one rollup's query cannot evaluate. */
-typedef void (*RollupPoison) (TupleTableSlot *event, ErrorData *error, void *arg);
+typedef void (*RollupPoison)(TupleTableSlot *event, ErrorData *error, void *arg);
 extern bool rollup_is_poison(int sqlstate);
-extern Oid	rollup_reading_owner(const RollupRow *row);
-extern Tuplestorestate *rollup_evaluate(RollupPlan *plan, Tuplestorestate *events, TupleDesc desc,
-										int64 count);
+extern Oid rollup_reading_owner(const RollupRow *row);
+extern Tuplestorestate *
+rollup_evaluate(RollupPlan *plan, Tuplestorestate *events, TupleDesc desc, int64 count);
 extern Tuplestorestate *rollup_evaluate_sql(RollupPlan *plan, const char *sql);
 extern void rollup_fold_events(const RollupRow *row, Oid definition, Oid storage,
-							   Tuplestorestate *events, TupleDesc desc, int64 count,
-							   bool beside);
+							   Tuplestorestate *events, TupleDesc desc, int64 count, bool beside);
 extern Tuplestorestate *rollup_events(void);
 extern void rollup_collect_event(TupleTableSlot *slot, void *store);
 extern void rollup_good_events(Oid owner, Oid definition, Oid storage, Tuplestorestate *events,
-							   TupleDesc desc, int64 count, Tuplestorestate *good,
-							   int64 *ngood);
+							   TupleDesc desc, int64 count, Tuplestorestate *good, int64 *ngood);
 
 /* rollup_define.c */
-extern void rollup_ddl(const char *sql);	/* as the current user */
-extern Oid	rollup_make_storage(const RollupShape *shape, Oid namespace, const char *relation);
+extern void rollup_ddl(const char *sql); /* as the current user */
+extern Oid rollup_make_storage(const RollupShape *shape, Oid namespace, const char *relation);
 extern bool rollup_views_replaceable(const RollupRow *row, Query *query);
 extern char *rollup_projection_name(Oid namespace, const char *relation);
 extern void rollup_forget(const char *name);

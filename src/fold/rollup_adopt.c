@@ -36,15 +36,15 @@
 typedef struct CallSearch
 {
 	const char *function;
-	Oid			definition;
-	Oid			storage;
-	Oid			token_table;
+	Oid definition;
+	Oid storage;
+	Oid token_table;
 } CallSearch;
 
 static Oid
 regclass_argument(Node *node)
 {
-	Const	   *constant = (Const *) node;
+	Const *constant = (Const *) node;
 
 	if (!IsA(node, Const) || constant->constisnull || constant->consttype != REGCLASSOID)
 		return InvalidOid;
@@ -60,7 +60,7 @@ find_call(Node *node, CallSearch *search)
 		return query_tree_walker((Query *) node, find_call, (void *) search, 0);
 	if (IsA(node, FuncExpr))
 	{
-		FuncExpr   *call = (FuncExpr *) node;
+		FuncExpr *call = (FuncExpr *) node;
 
 		if (get_func_namespace(call->funcid) == behavior_schema_oid() &&
 			strcmp(get_func_name(call->funcid), search->function) == 0 &&
@@ -70,8 +70,8 @@ find_call(Node *node, CallSearch *search)
 			search->storage = regclass_argument(lsecond(call->args));
 			if (list_length(call->args) == 3 && IsA(lthird(call->args), SubLink))
 			{
-				Query	   *query = (Query *) ((SubLink *) lthird(call->args))->subselect;
-				ListCell   *lc;
+				Query *query = (Query *) ((SubLink *) lthird(call->args))->subselect;
+				ListCell *lc;
 
 				foreach (lc, query->rtable)
 				{
@@ -96,7 +96,7 @@ call_in_view(Oid relid, const char *function, CallSearch *search)
 	if (get_rel_relkind(relid) != RELKIND_VIEW)
 		return false;
 	return find_call((Node *) rollup_definition_query(relid), search) &&
-		OidIsValid(search->definition) && OidIsValid(search->storage);
+		   OidIsValid(search->definition) && OidIsValid(search->storage);
 }
 
 /* Views that call a function of ours; "known" is the column of _rollup that holds those we know. */
@@ -104,22 +104,24 @@ static List *
 views_calling(const char *function, const char *known)
 {
 	MemoryContext caller = CurrentMemoryContext;
-	List	   *views = NIL;
+	List *views = NIL;
 	SecureContext secure;
-	char	   *sql;
+	char *sql;
 
-	sql = psprintf("SELECT DISTINCT r.ev_class FROM pg_catalog.pg_depend AS d JOIN pg_catalog.pg_rewrite AS r ON r.oid = d.objid "
-				   "WHERE d.classid = 'pg_catalog.pg_rewrite'::pg_catalog.regclass AND d.refclassid = 'pg_catalog.pg_proc'::pg_catalog.regclass "
-				   "AND d.refobjid = '%s'::pg_catalog.regprocedure AND r.ev_class NOT IN (SELECT %s FROM behavior._rollup)",
-				   function, known);
+	sql = psprintf(
+		"SELECT DISTINCT r.ev_class FROM pg_catalog.pg_depend AS d JOIN pg_catalog.pg_rewrite AS r ON r.oid = d.objid "
+		"WHERE d.classid = 'pg_catalog.pg_rewrite'::pg_catalog.regclass AND d.refclassid = 'pg_catalog.pg_proc'::pg_catalog.regclass "
+		"AND d.refobjid = '%s'::pg_catalog.regprocedure AND r.ev_class NOT IN (SELECT %s FROM behavior._rollup)",
+		function, known);
 	secure_begin(&secure, behavior_owner());
 	SPI_connect();
 	if (SPI_execute(sql, false, 0) != SPI_OK_SELECT)
 		elog(ERROR, "could not look for rollups");
 	for (uint64 i = 0; i < SPI_processed; i++)
 	{
-		bool		isnull;
-		Oid			view = DatumGetObjectId(SPI_getbinval(SPI_tuptable->vals[i], SPI_tuptable->tupdesc, 1, &isnull));
+		bool isnull;
+		Oid view = DatumGetObjectId(
+			SPI_getbinval(SPI_tuptable->vals[i], SPI_tuptable->tupdesc, 1, &isnull));
 		MemoryContext spi = MemoryContextSwitchTo(caller);
 
 		views = lappend_oid(views, view);
@@ -133,8 +135,8 @@ views_calling(const char *function, const char *known)
 static Oid
 owner_of(Oid relid)
 {
-	HeapTuple	tuple = SearchSysCache1(RELOID, ObjectIdGetDatum(relid));
-	Oid			owner = InvalidOid;
+	HeapTuple tuple = SearchSysCache1(RELOID, ObjectIdGetDatum(relid));
+	Oid owner = InvalidOid;
 
 	if (HeapTupleIsValid(tuple))
 	{
@@ -149,22 +151,26 @@ static void
 settle_token(RollupRow *row, Oid owner)
 {
 	SecureContext secure;
-	char	   *table = rollup_qualified(row->token_table);
-	char	   *sql;
-	bool		isnull;
+	char *table = rollup_qualified(row->token_table);
+	char *sql;
+	bool isnull;
 
 	if (!pg_strong_random(&row->token, sizeof(row->token)))
 		ereport(ERROR,
 				(errcode(ERRCODE_INTERNAL_ERROR), errmsg("could not generate a random token")));
-	sql = psprintf("WITH made AS (INSERT INTO %s (token) SELECT %s WHERE NOT EXISTS (SELECT FROM %s) RETURNING token) "
-				   "SELECT token FROM made UNION ALL SELECT token FROM %s", table,
-				   quote_literal_cstr(DatumGetCString(DirectFunctionCall1(uuid_out, UUIDPGetDatum(&row->token)))),
-				   table, table);
+	sql = psprintf(
+		"WITH made AS (INSERT INTO %s (token) SELECT %s WHERE NOT EXISTS (SELECT FROM %s) RETURNING token) "
+		"SELECT token FROM made UNION ALL SELECT token FROM %s",
+		table,
+		quote_literal_cstr(
+			DatumGetCString(DirectFunctionCall1(uuid_out, UUIDPGetDatum(&row->token)))),
+		table, table);
 	secure_begin(&secure, owner);
 	SPI_connect();
 	if (SPI_execute(sql, false, 1) != SPI_OK_SELECT || SPI_processed != 1)
 		elog(ERROR, "could not read the token of a rollup");
-	row->token = *DatumGetUUIDP(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull));
+	row->token =
+		*DatumGetUUIDP(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull));
 	SPI_finish();
 	secure_end(&secure);
 }
@@ -173,12 +179,12 @@ settle_token(RollupRow *row, Oid owner)
 static void
 adopt_view(Oid view)
 {
-	RollupRow	row = {0};
-	CallSearch	call;
-	Oid			owner = owner_of(view);
+	RollupRow row = {0};
+	CallSearch call;
+	Oid owner = owner_of(view);
 	SecureContext secure;
-	ListCell   *lc;
-	int64		tick;
+	ListCell *lc;
+	int64 tick;
 
 	if (!call_in_view(view, "_tail", &call) || !OidIsValid(call.token_table))
 		return;
@@ -192,14 +198,14 @@ adopt_view(Oid view)
 			call.storage == row.storage)
 			row.folded = lfirst_oid(lc);
 	}
-	if (!OidIsValid(row.folded) || owner_of(row.folded) != owner || owner_of(row.definition) != owner ||
-		owner_of(row.storage) != owner || owner_of(row.token_table) != owner ||
-		get_rel_relkind(row.definition) != RELKIND_VIEW ||
+	if (!OidIsValid(row.folded) || owner_of(row.folded) != owner ||
+		owner_of(row.definition) != owner || owner_of(row.storage) != owner ||
+		owner_of(row.token_table) != owner || get_rel_relkind(row.definition) != RELKIND_VIEW ||
 		pg_class_aclcheck(behavior_relid(REL_EVENT), owner, ACL_SELECT) != ACLCHECK_OK)
 		return;
 	foreach (lc, rollup_rows(GetLatestSnapshot()))
 	{
-		RollupRow  *known = lfirst(lc);
+		RollupRow *known = lfirst(lc);
 
 		/* Also what is being built beside, and views that copy a known one. */
 		if (known->storage == row.storage || known->definition == row.definition ||
@@ -222,27 +228,35 @@ adopt_view(Oid view)
 static void
 bury(const RollupRow *row)
 {
-	Oid			relids[] = {row->folded, row->definition, row->storage, row->token_table, row->next_storage,
-		row->next_definition != row->definition ? row->next_definition : InvalidOid};
+	Oid relids[] = {row->folded,
+					row->definition,
+					row->storage,
+					row->token_table,
+					row->next_storage,
+					row->next_definition != row->definition ? row->next_definition : InvalidOid};
 
-	ereport(WARNING,
-			(errmsg("the relation of rollup \"%s\" was dropped; dropping what is left of the rollup", row->name),
-			 errhint("Use behavior.drop_rollup().")));
+	ereport(
+		WARNING,
+		(errmsg("the relation of rollup \"%s\" was dropped; dropping what is left of the rollup",
+				row->name),
+		 errhint("Use behavior.drop_rollup().")));
 	for (int i = 0; i < lengthof(relids); i++)
 	{
-		char	   *name = OidIsValid(relids[i]) ? rollup_qualified(relids[i]) : NULL;
+		char *name = OidIsValid(relids[i]) ? rollup_qualified(relids[i]) : NULL;
 		SecureContext secure;
 
 		if (name == NULL)
 			continue;
 		secure_begin(&secure, owner_of(relids[i]));
-		rollup_ddl(psprintf("DROP %s %s", get_rel_relkind(relids[i]) == RELKIND_VIEW ? "VIEW" : "TABLE", name));
+		rollup_ddl(psprintf("DROP %s %s",
+							get_rel_relkind(relids[i]) == RELKIND_VIEW ? "VIEW" : "TABLE", name));
 		secure_end(&secure);
 	}
 	rollup_forget(row->name);
 }
 
-/* Runs one of the two in a subtransaction: a rollup that cannot be adopted must not hold up the tick. */
+/* Runs one of the two in a subtransaction: a rollup that cannot be adopted must not hold up the
+ * tick. */
 static void
 guarded(Oid view, const RollupRow *row)
 {
@@ -261,7 +275,7 @@ guarded(Oid view, const RollupRow *row)
 	}
 	PG_CATCH();
 	{
-		ErrorData  *error;
+		ErrorData *error;
 
 		MemoryContextSwitchTo(context);
 		error = CopyErrorData();
@@ -269,13 +283,13 @@ guarded(Oid view, const RollupRow *row)
 		RollbackAndReleaseCurrentSubTransaction();
 		MemoryContextSwitchTo(context);
 		CurrentResourceOwner = resources;
-		if (error->sqlerrcode == ERRCODE_QUERY_CANCELED || error->sqlerrcode == ERRCODE_ADMIN_SHUTDOWN)
+		if (error->sqlerrcode == ERRCODE_QUERY_CANCELED ||
+			error->sqlerrcode == ERRCODE_ADMIN_SHUTDOWN)
 			ReThrowError(error);
-		ereport(WARNING,
-				(errcode(error->sqlerrcode),
-				 errmsg("rollup \"%s\" could not be %s: %s",
-						row != NULL ? row->name : get_rel_name(view), row != NULL ? "cleaned up" : "adopted",
-						error->message)));
+		ereport(WARNING, (errcode(error->sqlerrcode),
+						  errmsg("rollup \"%s\" could not be %s: %s",
+								 row != NULL ? row->name : get_rel_name(view),
+								 row != NULL ? "cleaned up" : "adopted", error->message)));
 	}
 	PG_END_TRY();
 	MemoryContextSwitchTo(context);
@@ -290,14 +304,14 @@ rollup_adopt(void)
 	MemoryContext context = AllocSetContextCreate(CurrentMemoryContext, "behavior rollup adopt",
 												  ALLOCSET_DEFAULT_SIZES);
 	MemoryContext caller = MemoryContextSwitchTo(context);
-	bool		pushed = !ActiveSnapshotSet();
-	ListCell   *lc;
+	bool pushed = !ActiveSnapshotSet();
+	ListCell *lc;
 
 	if (pushed)
 		PushActiveSnapshot(GetTransactionSnapshot());
 	foreach (lc, rollup_rows(GetLatestSnapshot()))
 	{
-		RollupRow  *row = lfirst(lc);
+		RollupRow *row = lfirst(lc);
 
 		if (get_rel_relkind(row->relation) != RELKIND_VIEW)
 			guarded(InvalidOid, row);
@@ -314,11 +328,11 @@ rollup_adopt(void)
 Oid
 rollup_owner(const char *name)
 {
-	RollupRow  *row = rollup_row_by_name(name, GetLatestSnapshot());
-	Oid			owner = row != NULL ? rollup_row_owner(row) : InvalidOid;
+	RollupRow *row = rollup_row_by_name(name, GetLatestSnapshot());
+	Oid owner = row != NULL ? rollup_row_owner(row) : InvalidOid;
 
 	if (!OidIsValid(owner))
-		ereport(ERROR,
-				(errcode(ERRCODE_UNDEFINED_OBJECT), errmsg("projection \"%s\" does not exist", name)));
+		ereport(ERROR, (errcode(ERRCODE_UNDEFINED_OBJECT),
+						errmsg("projection \"%s\" does not exist", name)));
 	return owner;
 }

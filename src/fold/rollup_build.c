@@ -42,38 +42,38 @@
 #include "log/log_row.h"
 #include "log/partition.h"
 
-#define STEP_BLOCKS		4096
-#define STEP_EVENTS		100000
-#define RANGE_BLOCKS	512
-#define WALK_OVER		(-1)	/* in next_block */
-#define LOCK_TRIES		100		/* of 10 ms each, for the swap */
+#define STEP_BLOCKS	 4096
+#define STEP_EVENTS	 100000
+#define RANGE_BLOCKS 512
+#define WALK_OVER	 (-1) /* in next_block */
+#define LOCK_TRIES	 100  /* of 10 ms each, for the swap */
 
 /* The row in behavior._log_walk. */
 typedef struct Walk
 {
-	Oid			relid;			/* partition, InvalidOid before the first */
-	Oid			relfilenode;
-	int64		next_block;
-	int64		tick;			/* the target while walking, then what is in the state being built */
-	int64		done;
-	int64		total;
+	Oid relid; /* partition, InvalidOid before the first */
+	Oid relfilenode;
+	int64 next_block;
+	int64 tick; /* the target while walking, then what is in the state being built */
+	int64 done;
+	int64 total;
 } Walk;
 
 /* What a walk's callback gathers. */
 typedef struct Gathering
 {
-	BatchSet   *later;			/* batches behind the target */
+	BatchSet *later; /* batches behind the target */
 	Tuplestorestate *events;
-	int64		count;
+	int64 count;
 } Gathering;
 
 static bool
 read_walk(const char *name, Walk *walk)
 {
-	Oid			type = TEXTOID;
-	Datum		value = CStringGetTextDatum(name);
+	Oid type = TEXTOID;
+	Datum value = CStringGetTextDatum(name);
 	SecureContext secure;
-	bool		found;
+	bool found;
 
 	secure_begin(&secure, behavior_owner());
 	SPI_connect();
@@ -82,12 +82,13 @@ read_walk(const char *name, Walk *walk)
 					 SPI_OK_SELECT, false, 1, &type, &value, NULL) > 0;
 	if (found)
 	{
-		Datum		values[6];
-		bool		isnull[6];
+		Datum values[6];
+		bool isnull[6];
 
 		for (int i = 0; i < 6; i++)
 		{
-			values[i] = SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, i + 1, &isnull[i]);
+			values[i] =
+				SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, i + 1, &isnull[i]);
 			if (isnull[i])
 				values[i] = (Datum) 0;
 		}
@@ -106,19 +107,21 @@ read_walk(const char *name, Walk *walk)
 static void
 write_walk(const char *name, const Walk *walk)
 {
-	Oid			types[] = {TEXTOID, OIDOID, OIDOID, INT8OID, INT8OID, INT8OID, INT8OID};
-	Datum		values[] = {CStringGetTextDatum(name), ObjectIdGetDatum(walk->relid),
-		ObjectIdGetDatum(walk->relfilenode), Int64GetDatum(walk->next_block), Int64GetDatum(walk->tick),
-		Int64GetDatum(walk->done), Int64GetDatum(walk->total)};
+	Oid types[] = {TEXTOID, OIDOID, OIDOID, INT8OID, INT8OID, INT8OID, INT8OID};
+	Datum values[] = {CStringGetTextDatum(name),		   ObjectIdGetDatum(walk->relid),
+					  ObjectIdGetDatum(walk->relfilenode), Int64GetDatum(walk->next_block),
+					  Int64GetDatum(walk->tick),		   Int64GetDatum(walk->done),
+					  Int64GetDatum(walk->total)};
 	SecureContext secure;
 
 	secure_begin(&secure, behavior_owner());
 	SPI_connect();
-	spi_exec("INSERT INTO behavior._log_walk AS w (projection, relid, relfilenode, next_block, tick_id, done_events, total_events) "
-			 "VALUES ($1, $2::pg_catalog.regclass, $3, $4, $5, $6, $7) ON CONFLICT (projection) DO UPDATE SET relid = excluded.relid, "
-			 "relfilenode = excluded.relfilenode, next_block = excluded.next_block, tick_id = excluded.tick_id, "
-			 "done_events = excluded.done_events, total_events = excluded.total_events",
-			 SPI_OK_INSERT, false, 7, types, values, NULL);
+	spi_exec(
+		"INSERT INTO behavior._log_walk AS w (projection, relid, relfilenode, next_block, tick_id, done_events, total_events) "
+		"VALUES ($1, $2::pg_catalog.regclass, $3, $4, $5, $6, $7) ON CONFLICT (projection) DO UPDATE SET relid = excluded.relid, "
+		"relfilenode = excluded.relfilenode, next_block = excluded.next_block, tick_id = excluded.tick_id, "
+		"done_events = excluded.done_events, total_events = excluded.total_events",
+		SPI_OK_INSERT, false, 7, types, values, NULL);
 	SPI_finish();
 	secure_end(&secure);
 }
@@ -128,14 +131,14 @@ static int64
 one_int64(const char *sql, int nargs, const Oid *types, const Datum *values, int64 missing)
 {
 	SecureContext secure;
-	int64		result = missing;
+	int64 result = missing;
 
 	secure_begin(&secure, behavior_owner());
 	SPI_connect();
 	if (spi_exec(sql, SPI_OK_SELECT, false, nargs, types, values, NULL) > 0)
 	{
-		bool		isnull;
-		Datum		value = SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull);
+		bool isnull;
+		Datum value = SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull);
 
 		if (!isnull)
 			result = DatumGetInt64(value);
@@ -148,8 +151,8 @@ one_int64(const char *sql, int nargs, const Oid *types, const Datum *values, int
 static Oid
 filenode_of(Oid relid)
 {
-	HeapTuple	tuple = SearchSysCache1(RELOID, ObjectIdGetDatum(relid));
-	Oid			filenode = InvalidOid;
+	HeapTuple tuple = SearchSysCache1(RELOID, ObjectIdGetDatum(relid));
+	Oid filenode = InvalidOid;
 
 	if (HeapTupleIsValid(tuple))
 	{
@@ -164,12 +167,11 @@ static void
 as_owner(const RollupRow *row, const char *sql)
 {
 	SecureContext secure;
-	Oid			owner = rollup_row_owner(row);
+	Oid owner = rollup_row_owner(row);
 
 	if (!OidIsValid(owner))
-		ereport(ERROR,
-				(errcode(ERRCODE_UNDEFINED_TABLE),
-				 errmsg("the relation of rollup \"%s\" was dropped", row->name)));
+		ereport(ERROR, (errcode(ERRCODE_UNDEFINED_TABLE),
+						errmsg("the relation of rollup \"%s\" was dropped", row->name)));
 	secure_begin(&secure, owner);
 	rollup_ddl(sql);
 	secure_end(&secure);
@@ -180,9 +182,9 @@ static void
 start_build(RollupRow *row, bool rebuild)
 {
 	const char *quoted = quote_literal_cstr(row->name);
-	Walk		walk = {0};
-	Oid			type = INT8OID;
-	Datum		tick;
+	Walk walk = {0};
+	Oid type = INT8OID;
+	Datum tick;
 
 	if (row->built && !OidIsValid(row->next_storage) && rebuild)
 	{
@@ -200,21 +202,23 @@ start_build(RollupRow *row, bool rebuild)
 	}
 	as_owner(row, psprintf("DELETE FROM %s",
 						   rollup_qualified(OidIsValid(row->next_storage) ? row->next_storage
-											: row->storage)));
-	rollup_run(psprintf("DELETE FROM behavior._set_aside WHERE projection = %s || pg_catalog.chr(1)", quoted));
+																		  : row->storage)));
+	rollup_run(psprintf(
+		"DELETE FROM behavior._set_aside WHERE projection = %s || pg_catalog.chr(1)", quoted));
 
 	walk.tick = tick_last(GetLatestSnapshot());
 	tick = Int64GetDatum(walk.tick);
-	walk.total = one_int64("SELECT pg_catalog.sum(events)::int8 FROM behavior.tick WHERE tick_id <= $1",
-						   1, &type, &tick, 0);
+	walk.total =
+		one_int64("SELECT pg_catalog.sum(events)::int8 FROM behavior.tick WHERE tick_id <= $1", 1,
+				  &type, &tick, 0);
 	write_walk(row->name, &walk);
 }
 
 static void
 gather(TupleTableSlot *slot, void *arg)
 {
-	Gathering  *gathering = arg;
-	bool		isnull;
+	Gathering *gathering = arg;
+	bool isnull;
 
 	if (batch_set_contains(gathering->later,
 						   DatumGetInt64(slot_getattr(slot, LOG_BATCH_ID, &isnull))))
@@ -223,17 +227,18 @@ gather(TupleTableSlot *slot, void *arg)
 	gathering->count++;
 }
 
-/* Walks some blocks; false when the cursor no longer fits the partitions and the build must start anew. */
+/* Walks some blocks; false when the cursor no longer fits the partitions and the build must start
+ * anew. */
 static bool
 walk_step(const RollupRow *row, Walk *walk)
 {
-	Snapshot	snapshot = RegisterSnapshot(GetLatestSnapshot());
-	Gathering	gathering = {0};
+	Snapshot snapshot = RegisterSnapshot(GetLatestSnapshot());
+	Gathering gathering = {0};
 	LogPartition *partitions;
-	int			count;
-	int			i = 0;
-	int64		blocks = 0;
-	Relation	log;
+	int count;
+	int i = 0;
+	int64 blocks = 0;
+	Relation log;
 
 	PushActiveSnapshot(snapshot);
 	partitions = log_partitions(&count);
@@ -241,8 +246,7 @@ walk_step(const RollupRow *row, Walk *walk)
 	{
 		while (i < count && partitions[i].relid != walk->relid)
 			i++;
-		if (i == count ||
-			(walk->next_block > 0 && filenode_of(walk->relid) != walk->relfilenode))
+		if (i == count || (walk->next_block > 0 && filenode_of(walk->relid) != walk->relfilenode))
 		{
 			PopActiveSnapshot();
 			UnregisterSnapshot(snapshot);
@@ -306,16 +310,18 @@ catch_up_events(const TickEvents *events, void *arg)
 static bool
 catch_up_step(const RollupRow *row, Walk *walk, int64 progress)
 {
-	Oid			types[] = {INT8OID, INT8OID, INT8OID};
-	Datum		values[] = {Int64GetDatum(walk->tick), Int64GetDatum(progress), Int64GetDatum(TICK_EVENTS_CHUNK)};
-	Snapshot	snapshot;
-	int64		upto;
+	Oid types[] = {INT8OID, INT8OID, INT8OID};
+	Datum values[] = {Int64GetDatum(walk->tick), Int64GetDatum(progress),
+					  Int64GetDatum(TICK_EVENTS_CHUNK)};
+	Snapshot snapshot;
+	int64 upto;
 
 	if (walk->tick >= progress)
 		return false;
-	upto = one_int64("SELECT pg_catalog.max(t.tick_id) FROM (SELECT tick_id, pg_catalog.sum(events) OVER (ORDER BY tick_id) AS total "
-					 "FROM behavior.tick WHERE tick_id > $1 AND tick_id <= $2) AS t WHERE t.total <= $3 OR t.tick_id = $1 + 1",
-					 3, types, values, progress);
+	upto = one_int64(
+		"SELECT pg_catalog.max(t.tick_id) FROM (SELECT tick_id, pg_catalog.sum(events) OVER (ORDER BY tick_id) AS total "
+		"FROM behavior.tick WHERE tick_id > $1 AND tick_id <= $2) AS t WHERE t.total <= $3 OR t.tick_id = $1 + 1",
+		3, types, values, progress);
 	snapshot = RegisterSnapshot(GetLatestSnapshot());
 	PushActiveSnapshot(snapshot);
 	tick_events_each(walk->tick, upto, snapshot, catch_up_events, (void *) row);
@@ -330,15 +336,21 @@ static void
 apply_differences(const RollupRow *row)
 {
 	RollupShape *shape = rollup_shape(rollup_definition_query(row->definition));
-	char	   *old = rollup_qualified(row->storage);
-	char	   *new = rollup_qualified(row->next_storage);
+	char *old = rollup_qualified(row->storage);
+	char *new = rollup_qualified(row->next_storage);
 	StringInfoData sql;
 
-	as_owner(row, psprintf("DELETE FROM %s AS s WHERE NOT EXISTS (SELECT FROM %s AS n WHERE n.key_hash = s.key_hash)",
-						   old, new));
+	as_owner(
+		row,
+		psprintf(
+			"DELETE FROM %s AS s WHERE NOT EXISTS (SELECT FROM %s AS n WHERE n.key_hash = s.key_hash)",
+			old, new));
 	initStringInfo(&sql);
-	appendStringInfo(&sql, "INSERT INTO %s AS state SELECT n.* FROM %s AS n LEFT JOIN %s AS s ON s.key_hash = n.key_hash "
-					 "WHERE s.key_hash IS NULL", old, new, old);
+	appendStringInfo(
+		&sql,
+		"INSERT INTO %s AS state SELECT n.* FROM %s AS n LEFT JOIN %s AS s ON s.key_hash = n.key_hash "
+		"WHERE s.key_hash IS NULL",
+		old, new, old);
 	for (int i = 1; i <= shape->npartials; i++)
 		appendStringInfo(&sql, " OR ROW(s.s_%d)::record *<> ROW(n.s_%d)::record", i, i);
 	appendStringInfoString(&sql, " ON CONFLICT (key_hash) DO ");
@@ -355,21 +367,23 @@ static List *
 grants_of(Oid relid)
 {
 	MemoryContext caller = CurrentMemoryContext;
-	List	   *grants = NIL;
+	List *grants = NIL;
 	SecureContext secure;
-	Oid			type = OIDOID;
-	Datum		value = ObjectIdGetDatum(relid);
+	Oid type = OIDOID;
+	Datum value = ObjectIdGetDatum(relid);
 
 	secure_begin(&secure, behavior_owner());
 	SPI_connect();
-	spi_exec("SELECT pg_catalog.format('GRANT %s ON %%s TO %s%s', a.privilege_type, "
-			 "CASE WHEN a.grantee = 0 THEN 'PUBLIC' ELSE pg_catalog.quote_ident(pg_catalog.pg_get_userbyid(a.grantee)) END, "
-			 "CASE WHEN a.is_grantable THEN ' WITH GRANT OPTION' ELSE '' END) "
-			 "FROM pg_catalog.pg_class AS c, LATERAL pg_catalog.aclexplode(c.relacl) AS a "
-			 "WHERE c.oid = $1 AND a.grantee <> c.relowner", SPI_OK_SELECT, false, 1, &type, &value, NULL);
+	spi_exec(
+		"SELECT pg_catalog.format('GRANT %s ON %%s TO %s%s', a.privilege_type, "
+		"CASE WHEN a.grantee = 0 THEN 'PUBLIC' ELSE pg_catalog.quote_ident(pg_catalog.pg_get_userbyid(a.grantee)) END, "
+		"CASE WHEN a.is_grantable THEN ' WITH GRANT OPTION' ELSE '' END) "
+		"FROM pg_catalog.pg_class AS c, LATERAL pg_catalog.aclexplode(c.relacl) AS a "
+		"WHERE c.oid = $1 AND a.grantee <> c.relowner",
+		SPI_OK_SELECT, false, 1, &type, &value, NULL);
 	for (uint64 i = 0; i < SPI_processed; i++)
 	{
-		char	   *text = SPI_getvalue(SPI_tuptable->vals[i], SPI_tuptable->tupdesc, 1);
+		char *text = SPI_getvalue(SPI_tuptable->vals[i], SPI_tuptable->tupdesc, 1);
 		MemoryContext spi = MemoryContextSwitchTo(caller);
 
 		grants = lappend(grants, pstrdup(text));
@@ -383,12 +397,12 @@ grants_of(Oid relid)
 static void
 repeat_grants(const RollupRow *row, List *grants, const char *relation)
 {
-	ListCell   *lc;
+	ListCell *lc;
 
 	foreach (lc, grants)
 	{
-		char	   *text = lfirst(lc);
-		char	   *place = strstr(text, " ON %s TO ");
+		char *text = lfirst(lc);
+		char *place = strstr(text, " ON %s TO ");
 
 		as_owner(row, psprintf("%.*s ON %s TO %s", (int) (place - text), text, relation,
 							   place + strlen(" ON %s TO ")));
@@ -419,26 +433,27 @@ rename_to(const RollupRow *row, Oid relid, const char *kind, const char *name)
 {
 	if (OidIsValid(get_relname_relid(name, get_rel_namespace(relid))))
 		return;
-	as_owner(row, psprintf("ALTER %s %s RENAME TO %s", kind, rollup_qualified(relid), quote_identifier(name)));
+	as_owner(row, psprintf("ALTER %s %s RENAME TO %s", kind, rollup_qualified(relid),
+						   quote_identifier(name)));
 }
 
 /* Replaces the views by those of the new definition, and drops the old state. */
 static void
 swap_views(RollupRow *row)
 {
-	Query	   *query = rollup_definition_query(row->next_definition);
+	Query *query = rollup_definition_query(row->next_definition);
 	RollupShape *shape = rollup_shape(query);
-	char	   *relation = rollup_qualified(row->relation);
-	char	   *folded = rollup_qualified(row->folded);
-	char	   *definition_name = get_rel_name(row->definition);
-	char	   *storage_name = get_rel_name(row->storage);
-	char	   *live_sql = rollup_live_sql(shape, rollup_qualified(row->next_definition),
-										   rollup_qualified(row->next_storage),
-										   rollup_qualified(row->token_table));
-	char	   *folded_sql = rollup_folded_sql(shape, rollup_qualified(row->next_definition),
-											   rollup_qualified(row->next_storage));
-	char	   *old_definition = rollup_qualified(row->definition);
-	char	   *old_storage = rollup_qualified(row->storage);
+	char *relation = rollup_qualified(row->relation);
+	char *folded = rollup_qualified(row->folded);
+	char *definition_name = get_rel_name(row->definition);
+	char *storage_name = get_rel_name(row->storage);
+	char *live_sql =
+		rollup_live_sql(shape, rollup_qualified(row->next_definition),
+						rollup_qualified(row->next_storage), rollup_qualified(row->token_table));
+	char *folded_sql = rollup_folded_sql(shape, rollup_qualified(row->next_definition),
+										 rollup_qualified(row->next_storage));
+	char *old_definition = rollup_qualified(row->definition);
+	char *old_storage = rollup_qualified(row->storage);
 
 	if (rollup_views_replaceable(row, query))
 	{
@@ -447,12 +462,12 @@ swap_views(RollupRow *row)
 	}
 	else
 	{
-		List	   *live_grants = grants_of(row->relation);
-		List	   *folded_grants = grants_of(row->folded);
-		char	   *relation_name = get_rel_name(row->relation);
-		char	   *folded_name = get_rel_name(row->folded);
-		Oid			namespace = get_rel_namespace(row->relation);
-		Oid			folded_namespace = get_rel_namespace(row->folded);
+		List *live_grants = grants_of(row->relation);
+		List *folded_grants = grants_of(row->folded);
+		char *relation_name = get_rel_name(row->relation);
+		char *folded_name = get_rel_name(row->folded);
+		Oid namespace = get_rel_namespace(row->relation);
+		Oid folded_namespace = get_rel_namespace(row->folded);
 		SecureContext secure;
 
 		secure_begin(&secure, rollup_row_owner(row));
@@ -469,9 +484,10 @@ swap_views(RollupRow *row)
 	as_owner(row, psprintf("DROP TABLE %s", old_storage));
 	rename_to(row, row->next_definition, "VIEW", definition_name);
 	rename_to(row, row->next_storage, "TABLE", storage_name);
-	rollup_run(psprintf("UPDATE behavior._rollup SET relation = %u::pg_catalog.regclass, folded = %u::pg_catalog.regclass, "
-						"definition = next_definition, storage = next_storage WHERE name = %s",
-						row->relation, row->folded, quote_literal_cstr(row->name)));
+	rollup_run(psprintf(
+		"UPDATE behavior._rollup SET relation = %u::pg_catalog.regclass, folded = %u::pg_catalog.regclass, "
+		"definition = next_definition, storage = next_storage WHERE name = %s",
+		row->relation, row->folded, quote_literal_cstr(row->name)));
 }
 
 /* The build is over: what it made is the state from now on. */
@@ -487,37 +503,42 @@ finish_build(RollupRow *row, const Walk *walk)
 		else
 			swap_views(row);
 	}
-	rollup_run(psprintf("UPDATE behavior._rollup SET built = true, next_definition = NULL, next_storage = NULL WHERE name = %s",
-						quoted));
+	rollup_run(psprintf(
+		"UPDATE behavior._rollup SET built = true, next_definition = NULL, next_storage = NULL WHERE name = %s",
+		quoted));
 	rollup_run(psprintf("DELETE FROM behavior._log_walk WHERE projection = %s", quoted));
 	rollup_run(psprintf("DELETE FROM behavior._set_aside WHERE projection = %s", quoted));
-	rollup_run(psprintf("UPDATE behavior._set_aside SET projection = %s WHERE projection = %s || pg_catalog.chr(1)",
-						quoted, quoted));
-	rollup_run(psprintf("UPDATE behavior._projection SET tick_id = GREATEST(tick_id, " INT64_FORMAT "), state = 'current', "
-						"rebuild = false, attempts = 0, error = NULL, failed_at = NULL, events_set_aside = "
-						"(SELECT pg_catalog.count(*) FROM behavior._set_aside WHERE projection = %s) WHERE name = %s",
-						walk->tick, quoted, quoted));
+	rollup_run(psprintf(
+		"UPDATE behavior._set_aside SET projection = %s WHERE projection = %s || pg_catalog.chr(1)",
+		quoted, quoted));
+	rollup_run(psprintf(
+		"UPDATE behavior._projection SET tick_id = GREATEST(tick_id, " INT64_FORMAT
+		"), state = 'current', "
+		"rebuild = false, attempts = 0, error = NULL, failed_at = NULL, events_set_aside = "
+		"(SELECT pg_catalog.count(*) FROM behavior._set_aside WHERE projection = %s) WHERE name = %s",
+		walk->tick, quoted, quoted));
 }
 
 static bool
 build_step(const char *name)
 {
-	RollupRow  *row;
-	Walk		walk;
-	Oid			type = TEXTOID;
-	Datum		value = CStringGetTextDatum(name);
-	bool		rebuild;
-	bool		walking = read_walk(name, &walk);
-	bool		over = walking && walk.next_block == WALK_OVER;
+	RollupRow *row;
+	Walk walk;
+	Oid type = TEXTOID;
+	Datum value = CStringGetTextDatum(name);
+	bool rebuild;
+	bool walking = read_walk(name, &walk);
+	bool over = walking && walk.next_block == WALK_OVER;
 
-	/* The projection's row is held for the end only: ticks go on being folded while the log is walked. */
+	/* The projection's row is held for the end only: ticks go on being folded while the log is
+	 * walked. */
 	if (!rollup_lock(name, over))
 		return false;
 	row = rollup_row_by_name(name, GetLatestSnapshot());
 	if (row == NULL || get_rel_name(row->relation) == NULL)
 		return false;
-	rebuild = one_int64("SELECT rebuild::int4::int8 FROM behavior._projection WHERE name = $1", 1, &type,
-						&value, 0) != 0;
+	rebuild = one_int64("SELECT rebuild::int4::int8 FROM behavior._projection WHERE name = $1", 1,
+						&type, &value, 0) != 0;
 	if (row->built && !OidIsValid(row->next_storage) && !rebuild)
 		return false;
 
@@ -536,18 +557,22 @@ build_step(const char *name)
 		return true;
 	}
 	if (!over)
-		return true;			/* another process has just come to the end: now with the projection's row */
+		return true; /* another process has just come to the end: now with the projection's row */
 
 	if (row->built && catch_up_step(row, &walk, rollup_progress(name, GetLatestSnapshot())))
 	{
 		write_walk(name, &walk);
 		return true;
 	}
-	if (OidIsValid(row->next_storage) && row->next_definition != row->definition && !lock_views(row))
+	if (OidIsValid(row->next_storage) && row->next_definition != row->definition &&
+		!lock_views(row))
 	{
 		write_walk(name, &walk);
-		ereport(LOG,
-				(errmsg("rollup \"%s\" is built, but its relation is being read; it is swapped in later", name)));
+		ereport(
+			LOG,
+			(errmsg(
+				"rollup \"%s\" is built, but its relation is being read; it is swapped in later",
+				name)));
 		return false;
 	}
 	finish_build(row, &walk);
@@ -561,7 +586,7 @@ rollup_build_step(const char *name)
 	MemoryContext context = AllocSetContextCreate(CurrentMemoryContext, "behavior rollup build",
 												  ALLOCSET_DEFAULT_SIZES);
 	MemoryContext caller = MemoryContextSwitchTo(context);
-	bool		more = build_step(name);
+	bool more = build_step(name);
 
 	MemoryContextSwitchTo(caller);
 	MemoryContextDelete(context);

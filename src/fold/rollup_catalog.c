@@ -51,20 +51,20 @@ enum
 };
 
 /* Columns of behavior._projection that are read here. */
-#define PROJECTION_NAME		1
-#define PROJECTION_TICK_ID	4
+#define PROJECTION_NAME	   1
+#define PROJECTION_TICK_ID 4
 
 static HTAB *plans = NULL;
 
 static RollupRow *
 row_of(HeapTuple tuple, TupleDesc desc)
 {
-	RollupRow  *row = palloc0(sizeof(RollupRow));
-	Datum		values[ROLLUP_NATTS];
-	bool		isnull[ROLLUP_NATTS];
+	RollupRow *row = palloc0(sizeof(RollupRow));
+	Datum values[ROLLUP_NATTS];
+	bool isnull[ROLLUP_NATTS];
 
-#define VALUE(column) values[(column) - 1]
-#define OID_OR_INVALID(column) (isnull[(column) - 1] ? InvalidOid : DatumGetObjectId(VALUE(column)))
+#define VALUE(column)		   values[(column) -1]
+#define OID_OR_INVALID(column) (isnull[(column) -1] ? InvalidOid : DatumGetObjectId(VALUE(column)))
 	heap_deform_tuple(tuple, desc, values, isnull);
 	row->name = TextDatumGetCString(VALUE(ROLLUP_NAME));
 	row->relation = DatumGetObjectId(VALUE(ROLLUP_RELATION));
@@ -85,10 +85,10 @@ row_of(HeapTuple tuple, TupleDesc desc)
 List *
 rollup_rows(Snapshot snapshot)
 {
-	Relation	rel = table_open(behavior_relid(REL_ROLLUP), AccessShareLock);
+	Relation rel = table_open(behavior_relid(REL_ROLLUP), AccessShareLock);
 	SysScanDesc scan = systable_beginscan(rel, InvalidOid, false, snapshot, 0, NULL);
-	List	   *rows = NIL;
-	HeapTuple	tuple;
+	List *rows = NIL;
+	HeapTuple tuple;
 
 	while (HeapTupleIsValid(tuple = systable_getnext(scan)))
 		rows = lappend(rows, row_of(tuple, RelationGetDescr(rel)));
@@ -100,11 +100,11 @@ rollup_rows(Snapshot snapshot)
 RollupRow *
 rollup_row_by_name(const char *name, Snapshot snapshot)
 {
-	ListCell   *lc;
+	ListCell *lc;
 
 	foreach (lc, rollup_rows(snapshot))
 	{
-		RollupRow  *row = lfirst(lc);
+		RollupRow *row = lfirst(lc);
 
 		if (strcmp(row->name, name) == 0)
 			return row;
@@ -115,11 +115,11 @@ rollup_row_by_name(const char *name, Snapshot snapshot)
 RollupRow *
 rollup_row_by_definition(Oid definition, Snapshot snapshot)
 {
-	ListCell   *lc;
+	ListCell *lc;
 
 	foreach (lc, rollup_rows(snapshot))
 	{
-		RollupRow  *row = lfirst(lc);
+		RollupRow *row = lfirst(lc);
 
 		if (row->definition == definition)
 			return row;
@@ -130,11 +130,11 @@ rollup_row_by_definition(Oid definition, Snapshot snapshot)
 RollupRow *
 rollup_row_by_relation(Oid relation, Snapshot snapshot)
 {
-	ListCell   *lc;
+	ListCell *lc;
 
 	foreach (lc, rollup_rows(snapshot))
 	{
-		RollupRow  *row = lfirst(lc);
+		RollupRow *row = lfirst(lc);
 
 		if (row->relation == relation)
 			return row;
@@ -146,21 +146,22 @@ rollup_row_by_relation(Oid relation, Snapshot snapshot)
 int64
 rollup_progress(const char *name, Snapshot snapshot)
 {
-	Relation	rel = table_open(behavior_relid(REL_PROJECTION), AccessShareLock);
-	Oid			index = RelationGetPrimaryKeyIndex_compat(rel);
+	Relation rel = table_open(behavior_relid(REL_PROJECTION), AccessShareLock);
+	Oid index = RelationGetPrimaryKeyIndex_compat(rel);
 	ScanKeyData key;
 	SysScanDesc scan;
-	HeapTuple	tuple;
-	int64		tick = -1;
+	HeapTuple tuple;
+	int64 tick = -1;
 
 	ScanKeyInit(&key, PROJECTION_NAME, BTEqualStrategyNumber, F_TEXTEQ, CStringGetTextDatum(name));
 	key.sk_collation = DEFAULT_COLLATION_OID;
 	scan = systable_beginscan(rel, index, OidIsValid(index), snapshot, 1, &key);
 	if (HeapTupleIsValid(tuple = systable_getnext(scan)))
 	{
-		bool		isnull;
+		bool isnull;
 
-		tick = DatumGetInt64(heap_getattr(tuple, PROJECTION_TICK_ID, RelationGetDescr(rel), &isnull));
+		tick =
+			DatumGetInt64(heap_getattr(tuple, PROJECTION_TICK_ID, RelationGetDescr(rel), &isnull));
 	}
 	systable_endscan(scan);
 	table_close(rel, AccessShareLock);
@@ -172,7 +173,7 @@ void
 rollup_run(const char *sql)
 {
 	SecureContext secure;
-	int			rc;
+	int rc;
 
 	secure_begin(&secure, behavior_owner());
 	SPI_connect();
@@ -187,19 +188,19 @@ rollup_run(const char *sql)
 bool
 rollup_lock(const char *name, bool projection_too)
 {
-	Oid			type = TEXTOID;
-	Datum		value = CStringGetTextDatum(name);
+	Oid type = TEXTOID;
+	Datum value = CStringGetTextDatum(name);
 	SecureContext secure;
-	bool		found = true;
+	bool found = true;
 
 	secure_begin(&secure, behavior_owner());
 	SPI_connect();
 	if (projection_too)
-		found = spi_exec("SELECT FROM behavior._projection WHERE name = $1 FOR UPDATE", SPI_OK_SELECT,
-						 false, 1, &type, &value, NULL) > 0;
+		found = spi_exec("SELECT FROM behavior._projection WHERE name = $1 FOR UPDATE",
+						 SPI_OK_SELECT, false, 1, &type, &value, NULL) > 0;
 	if (found)
-		found = spi_exec("SELECT FROM behavior._rollup WHERE name = $1 FOR UPDATE", SPI_OK_SELECT, false,
-						 1, &type, &value, NULL) > 0;
+		found = spi_exec("SELECT FROM behavior._rollup WHERE name = $1 FOR UPDATE", SPI_OK_SELECT,
+						 false, 1, &type, &value, NULL) > 0;
 	SPI_finish();
 	secure_end(&secure);
 	return found;
@@ -209,8 +210,8 @@ rollup_lock(const char *name, bool projection_too)
 Oid
 rollup_row_owner(const RollupRow *row)
 {
-	HeapTuple	tuple = SearchSysCache1(RELOID, ObjectIdGetDatum(row->relation));
-	Oid			owner;
+	HeapTuple tuple = SearchSysCache1(RELOID, ObjectIdGetDatum(row->relation));
+	Oid owner;
 
 	if (!HeapTupleIsValid(tuple))
 		return InvalidOid;
@@ -223,7 +224,7 @@ rollup_row_owner(const RollupRow *row)
 char *
 rollup_qualified(Oid relid)
 {
-	char	   *name = get_rel_name(relid);
+	char *name = get_rel_name(relid);
 
 	if (name == NULL)
 		return NULL;
@@ -253,7 +254,7 @@ forget_all(Datum arg, int cacheid, uint32 hashvalue)
 static void
 make_plans(void)
 {
-	HASHCTL		ctl = {0};
+	HASHCTL ctl = {0};
 
 	ctl.keysize = 2 * sizeof(Oid);
 	ctl.entrysize = sizeof(RollupPlan);
@@ -268,17 +269,18 @@ make_plans(void)
 static TupleDesc
 partial_desc(const RollupShape *shape)
 {
-	TupleDesc	desc = CreateTemplateTupleDesc(1 + shape->nkeys + shape->npartials);
+	TupleDesc desc = CreateTemplateTupleDesc(1 + shape->nkeys + shape->npartials);
 
 	TupleDescInitEntry(desc, 1, "key_hash", UUIDOID, -1, 0);
 	for (int i = 0; i < shape->nkeys + shape->npartials; i++)
 	{
-		bool		is_key = i < shape->nkeys;
+		bool is_key = i < shape->nkeys;
 		const RollupColumn *column = is_key ? &shape->keys[i] : &shape->partials[i - shape->nkeys];
 
-		TupleDescInitEntry(desc, i + 2,
-						   psprintf("%c_%d", is_key ? 'k' : 's', is_key ? i + 1 : i - shape->nkeys + 1),
-						   column->type, column->typmod, 0);
+		TupleDescInitEntry(
+			desc, i + 2,
+			psprintf("%c_%d", is_key ? 'k' : 's', is_key ? i + 1 : i - shape->nkeys + 1),
+			column->type, column->typmod, 0);
 		TupleDescInitEntryCollation(desc, i + 2, column->collation);
 	}
 	return desc;
@@ -289,8 +291,8 @@ static SPIPlanPtr
 prepare_over(const char *sql, const char *relation, TupleDesc desc)
 {
 	EphemeralNamedRelationData enr = {{0}};
-	SPIPlanPtr	plan;
-	int			rc;
+	SPIPlanPtr plan;
+	int rc;
 
 	enr.md.name = (char *) relation;
 	enr.md.tupdesc = desc;
@@ -314,13 +316,12 @@ prepare_over(const char *sql, const char *relation, TupleDesc desc)
 RollupPlan *
 rollup_plan(Oid definition, Oid storage)
 {
-	Oid			key[2] = {definition, storage};
+	Oid key[2] = {definition, storage};
 	RollupPlan *plan;
-	bool		found;
+	bool found;
 	MemoryContext context;
 	MemoryContext caller;
-	char	   *storage_name;
-	Relation	log;
+	Relation log;
 
 	if (plans == NULL)
 		make_plans();
@@ -345,8 +346,7 @@ rollup_plan(Oid definition, Oid storage)
 	}
 	plan->partial = plan->merge = NULL;
 
-	storage_name = rollup_qualified(storage);
-	if (storage_name == NULL)
+	if (rollup_qualified(storage) == NULL)
 		ereport(ERROR,
 				(errcode(ERRCODE_UNDEFINED_TABLE),
 				 errmsg("the state table of a rollup was dropped"),
@@ -367,8 +367,20 @@ rollup_plan(Oid definition, Oid storage)
 	plan->partial = prepare_over(rollup_partial_sql(plan->shape, rollup_events_sql), "_events",
 								 RelationGetDescr(log));
 	table_close(log, AccessShareLock);
-	plan->merge = prepare_over(rollup_merge_sql(plan->shape, storage_name), "_partials", plan->desc);
 	return plan;
+}
+
+/*
+ * The plan that merges groups into the state, made when it is first asked for: preparing it locks
+ * the state for writing, which a reader's tail must not do.  Under the same conditions.
+ */
+SPIPlanPtr
+rollup_merge_plan(RollupPlan *plan)
+{
+	if (plan->merge == NULL)
+		plan->merge = prepare_over(rollup_merge_sql(plan->shape, rollup_qualified(plan->storage)),
+								   "_partials", plan->desc);
+	return plan->merge;
 }
 
 /* The name of a rollup that has no row, from that of its definition: "_name_definition". */
@@ -376,8 +388,8 @@ static char *
 relation_of_definition(Oid definition)
 {
 	static const char *const suffix = "_definition";
-	char	   *name = get_rel_name(definition);
-	int			length = name != NULL ? strlen(name) - strlen(suffix) : 0;
+	char *name = get_rel_name(definition);
+	int length = name != NULL ? strlen(name) - strlen(suffix) : 0;
 
 	if (length > 1 && name[0] == '_' && strcmp(name + length, suffix) == 0)
 		name = pnstrdup(name + 1, length - 1);
@@ -391,9 +403,9 @@ relation_of_definition(Oid definition)
 void
 rollup_check_complete(Oid definition, Oid storage, const RollupRow *row)
 {
-	RollupRow  *latest;
-	char	   *name = relation_of_definition(definition);
-	double		percent = 0;
+	RollupRow *latest;
+	char *name = relation_of_definition(definition);
+	double percent = 0;
 
 	if (row != NULL && row->built && row->storage == storage)
 		return;
@@ -402,12 +414,13 @@ rollup_check_complete(Oid definition, Oid storage, const RollupRow *row)
 	if (latest != NULL && latest->built && latest->storage == storage)
 		ereport(ERROR,
 				(errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
-				 errmsg("rollup \"%s\" was built anew after this transaction's snapshot was taken", latest->name),
+				 errmsg("rollup \"%s\" was built anew after this transaction's snapshot was taken",
+						latest->name),
 				 errhint("Try again in a new transaction.")));
 	if (latest != NULL)
 	{
-		Oid			types[] = {TEXTOID};
-		Datum		values[] = {CStringGetTextDatum(latest->name)};
+		Oid types[] = {TEXTOID};
+		Datum values[] = {CStringGetTextDatum(latest->name)};
 		SecureContext secure;
 
 		name = latest->name;
@@ -417,16 +430,19 @@ rollup_check_complete(Oid definition, Oid storage, const RollupRow *row)
 					 "WHERE projection = $1 AND total_events > 0 AND done_events IS NOT NULL",
 					 SPI_OK_SELECT, true, 1, types, values, NULL) > 0)
 		{
-			bool		isnull;
+			bool isnull;
 
-			percent = DatumGetFloat8(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull));
+			percent = DatumGetFloat8(
+				SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull));
 		}
 		SPI_finish();
 		secure_end(&secure);
 	}
-	ereport(ERROR,
-			(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-			 errmsg("rollup \"%s\" is still being built, %d %% done", name != NULL ? name : "?",
-					Min(99, (int) percent)),
-			 errhint("Wait for the background worker, or CALL behavior.tick(). behavior.rollup shows how far it is.")));
+	ereport(
+		ERROR,
+		(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+		 errmsg("rollup \"%s\" is still being built, %d %% done", name != NULL ? name : "?",
+				Min(99, (int) percent)),
+		 errhint(
+			 "Wait for the background worker, or CALL behavior.tick(). behavior.rollup shows how far it is.")));
 }

@@ -44,8 +44,8 @@ PG_FUNCTION_INFO_V1(behavior_drop_rollup);
 void
 rollup_ddl(const char *sql)
 {
-	int			guc_level = NewGUCNestLevel();
-	int			rc;
+	int guc_level = NewGUCNestLevel();
+	int rc;
 
 	(void) set_config_option("search_path", "pg_catalog, pg_temp", PGC_USERSET, PGC_S_SESSION,
 							 GUC_ACTION_SAVE, true, 0, false);
@@ -61,7 +61,7 @@ rollup_ddl(const char *sql)
 static void
 query_error_callback(void *arg)
 {
-	int			position = geterrposition();
+	int position = geterrposition();
 
 	if (position > 0)
 	{
@@ -76,9 +76,9 @@ static Query *
 checked_query(char **text)
 {
 	ErrorContextCallback callback;
-	List	   *statements;
-	RawStmt    *statement;
-	Query	   *query;
+	List *statements;
+	RawStmt *statement;
+	Query *query;
 
 	callback.callback = query_error_callback;
 	callback.arg = *text;
@@ -109,7 +109,7 @@ checked_query(char **text)
 static void
 check_may_read_events(void)
 {
-	AclResult	result = pg_class_aclcheck(behavior_relid(REL_EVENT), GetUserId(), ACL_SELECT);
+	AclResult result = pg_class_aclcheck(behavior_relid(REL_EVENT), GetUserId(), ACL_SELECT);
 
 	if (result != ACLCHECK_OK)
 		aclcheck_error(result, OBJECT_VIEW, "event");
@@ -132,8 +132,8 @@ free_name(const char *relation, const char *label, Oid namespace)
 static Oid
 make_definition(const char *text, Oid namespace, const char *relation)
 {
-	char	   *name = free_name(relation, "definition", namespace);
-	char	   *sql = psprintf("CREATE VIEW %s AS %s", in_schema(namespace, name), text);
+	char *name = free_name(relation, "definition", namespace);
+	char *sql = psprintf("CREATE VIEW %s AS %s", in_schema(namespace, name), text);
 
 	SPI_connect();
 	if (SPI_execute(sql, false, 0) < 0)
@@ -146,11 +146,12 @@ make_definition(const char *text, Oid namespace, const char *relation)
 Oid
 rollup_make_storage(const RollupShape *shape, Oid namespace, const char *relation)
 {
-	char	   *name = free_name(relation, "state", namespace);
+	char *name = free_name(relation, "state", namespace);
 
 	rollup_ddl(rollup_storage_sql(shape, in_schema(namespace, name)));
 	if (shape->time_key > 0)
-		rollup_ddl(psprintf("CREATE INDEX ON %s (k_%d)", in_schema(namespace, name), shape->time_key));
+		rollup_ddl(
+			psprintf("CREATE INDEX ON %s (k_%d)", in_schema(namespace, name), shape->time_key));
 	return get_relname_relid(name, namespace);
 }
 
@@ -158,7 +159,7 @@ rollup_make_storage(const RollupShape *shape, Oid namespace, const char *relatio
 static bool
 name_is_taken(const char *name)
 {
-	RollupRow  *row = rollup_row_by_name(name, GetLatestSnapshot());
+	RollupRow *row = rollup_row_by_name(name, GetLatestSnapshot());
 
 	if (strcmp(name, "sessions") == 0)
 		return true;
@@ -174,15 +175,14 @@ name_is_taken(const char *name)
 char *
 rollup_projection_name(Oid namespace, const char *relation)
 {
-	char	   *name = pstrdup(relation);
-	bool		reserved = strcmp(name, "activity") == 0 && namespace != behavior_schema_oid();
+	char *name = pstrdup(relation);
+	bool reserved = strcmp(name, "activity") == 0 && namespace != behavior_schema_oid();
 
 	if (reserved || name_is_taken(name))
 		name = psprintf("%s.%s", get_namespace_name(namespace), relation);
 	if (name_is_taken(name))
-		ereport(ERROR,
-				(errcode(ERRCODE_DUPLICATE_OBJECT),
-				 errmsg("a projection \"%s\" already exists", name)));
+		ereport(ERROR, (errcode(ERRCODE_DUPLICATE_OBJECT),
+						errmsg("a projection \"%s\" already exists", name)));
 	return name;
 }
 
@@ -190,22 +190,27 @@ rollup_projection_name(Oid namespace, const char *relation)
 void
 rollup_register(const RollupRow *row, int64 tick)
 {
-	Oid			projection_types[] = {TEXTOID, TEXTOID, INT8OID};
-	Datum		projection_values[] = {CStringGetTextDatum(row->name),
-		CStringGetTextDatum(row->built ? "current" : "backfilling"), Int64GetDatum(tick)};
-	Oid			types[] = {TEXTOID, REGCLASSOID, REGCLASSOID, REGCLASSOID, REGCLASSOID, REGCLASSOID,
-		UUIDOID, BOOLOID};
-	Datum		values[] = {CStringGetTextDatum(row->name), ObjectIdGetDatum(row->relation),
-		ObjectIdGetDatum(row->folded), ObjectIdGetDatum(row->definition), ObjectIdGetDatum(row->storage),
-		ObjectIdGetDatum(row->token_table), UUIDPGetDatum(&row->token), BoolGetDatum(row->built)};
+	Oid projection_types[] = {TEXTOID, TEXTOID, INT8OID};
+	Datum projection_values[] = {CStringGetTextDatum(row->name),
+								 CStringGetTextDatum(row->built ? "current" : "backfilling"),
+								 Int64GetDatum(tick)};
+	Oid types[] = {TEXTOID,		REGCLASSOID, REGCLASSOID, REGCLASSOID,
+				   REGCLASSOID, REGCLASSOID, UUIDOID,	  BOOLOID};
+	Datum values[] = {CStringGetTextDatum(row->name), ObjectIdGetDatum(row->relation),
+					  ObjectIdGetDatum(row->folded),  ObjectIdGetDatum(row->definition),
+					  ObjectIdGetDatum(row->storage), ObjectIdGetDatum(row->token_table),
+					  UUIDPGetDatum(&row->token),	  BoolGetDatum(row->built)};
 	SecureContext secure;
 
 	secure_begin(&secure, behavior_owner());
 	SPI_connect();
-	spi_exec("INSERT INTO behavior._projection (name, kind, state, tick_id) VALUES ($1, 'rollup', $2, $3)",
-			 SPI_OK_INSERT, false, 3, projection_types, projection_values, NULL);
-	spi_exec("INSERT INTO behavior._rollup (name, relation, folded, definition, storage, token_table, token, built) "
-			 "VALUES ($1, $2, $3, $4, $5, $6, $7, $8)", SPI_OK_INSERT, false, 8, types, values, NULL);
+	spi_exec(
+		"INSERT INTO behavior._projection (name, kind, state, tick_id) VALUES ($1, 'rollup', $2, $3)",
+		SPI_OK_INSERT, false, 3, projection_types, projection_values, NULL);
+	spi_exec(
+		"INSERT INTO behavior._rollup (name, relation, folded, definition, storage, token_table, token, built) "
+		"VALUES ($1, $2, $3, $4, $5, $6, $7, $8)",
+		SPI_OK_INSERT, false, 8, types, values, NULL);
 	SPI_finish();
 	secure_end(&secure);
 }
@@ -219,45 +224,43 @@ rollup_forget(const char *name)
 	rollup_run(psprintf("DELETE FROM behavior._rollup WHERE name = %s", quoted));
 	rollup_run(psprintf("DELETE FROM behavior._projection WHERE name = %s", quoted));
 	rollup_run(psprintf("DELETE FROM behavior._log_walk WHERE projection = %s", quoted));
-	rollup_run(psprintf("DELETE FROM behavior._set_aside WHERE projection IN (%s, %s || pg_catalog.chr(1))",
-						quoted, quoted));
+	rollup_run(psprintf(
+		"DELETE FROM behavior._set_aside WHERE projection IN (%s, %s || pg_catalog.chr(1))", quoted,
+		quoted));
 }
 
 Datum
 behavior_create_rollup(PG_FUNCTION_ARGS)
 {
-	RangeVar   *range = makeRangeVarFromNameList(textToQualifiedNameList(PG_GETARG_TEXT_PP(0)));
-	char	   *source = text_to_cstring(PG_GETARG_TEXT_PP(1));
-	bool		if_not_exists = PG_GETARG_BOOL(2);
-	RollupRow	row = {0};
+	RangeVar *range = makeRangeVarFromNameList(textToQualifiedNameList(PG_GETARG_TEXT_PP(0)));
+	char *source = text_to_cstring(PG_GETARG_TEXT_PP(1));
+	bool if_not_exists = PG_GETARG_BOOL(2);
+	RollupRow row = {0};
 	RollupShape *shape;
-	Oid			namespace;
-	Oid			existing;
-	char	   *folded;
-	char	   *token;
-	char	   *definition_name;
-	char	   *storage_name;
-	int64		tick = 0;
+	Oid namespace;
+	Oid existing;
+	char *folded;
+	char *token;
+	char *definition_name;
+	char *storage_name;
+	int64 tick = 0;
 
 	check_may_read_events();
 	namespace = RangeVarGetCreationNamespace(range);
 	if (isAnyTempNamespace(namespace))
-		ereport(ERROR,
-				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED), errmsg("a rollup cannot be temporary"),
-				 errhint("Name another schema.")));
+		ereport(ERROR, (errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+						errmsg("a rollup cannot be temporary"), errhint("Name another schema.")));
 	existing = get_relname_relid(range->relname, namespace);
 	if (OidIsValid(existing))
 	{
 		if (if_not_exists && rollup_row_by_relation(existing, GetLatestSnapshot()) != NULL)
 		{
-			ereport(NOTICE,
-					(errcode(ERRCODE_DUPLICATE_TABLE),
-					 errmsg("rollup \"%s\" already exists, skipping", range->relname)));
+			ereport(NOTICE, (errcode(ERRCODE_DUPLICATE_TABLE),
+							 errmsg("rollup \"%s\" already exists, skipping", range->relname)));
 			PG_RETURN_OID(existing);
 		}
-		ereport(ERROR,
-				(errcode(ERRCODE_DUPLICATE_TABLE),
-				 errmsg("relation \"%s\" already exists", range->relname)));
+		ereport(ERROR, (errcode(ERRCODE_DUPLICATE_TABLE),
+						errmsg("relation \"%s\" already exists", range->relname)));
 	}
 
 	(void) checked_query(&source);
@@ -268,11 +271,13 @@ behavior_create_rollup(PG_FUNCTION_ARGS)
 	storage_name = rollup_qualified(row.storage);
 
 	token = free_name(range->relname, "token", namespace);
-	rollup_ddl(psprintf("CREATE TABLE %s (singleton boolean PRIMARY KEY DEFAULT true CHECK (singleton), token uuid NOT NULL)",
-						in_schema(namespace, token)));
+	rollup_ddl(psprintf(
+		"CREATE TABLE %s (singleton boolean PRIMARY KEY DEFAULT true CHECK (singleton), token uuid NOT NULL)",
+		in_schema(namespace, token)));
 	row.token_table = get_relname_relid(token, namespace);
-	rollup_ddl(psprintf("CREATE VIEW %s AS %s", in_schema(namespace, range->relname),
-						rollup_live_sql(shape, definition_name, storage_name, in_schema(namespace, token))));
+	rollup_ddl(psprintf(
+		"CREATE VIEW %s AS %s", in_schema(namespace, range->relname),
+		rollup_live_sql(shape, definition_name, storage_name, in_schema(namespace, token))));
 	row.relation = get_relname_relid(range->relname, namespace);
 	folded = makeObjectName(range->relname, NULL, "folded");
 	if (strcmp(folded, range->relname) == 0)
@@ -288,8 +293,8 @@ behavior_create_rollup(PG_FUNCTION_ARGS)
 			ereport(ERROR,
 					(errcode(ERRCODE_INTERNAL_ERROR), errmsg("could not generate a random token")));
 		rollup_ddl(psprintf("INSERT INTO %s (token) VALUES (%s)", in_schema(namespace, token),
-							quote_literal_cstr(DatumGetCString(DirectFunctionCall1(uuid_out,
-																				   UUIDPGetDatum(&row.token))))));
+							quote_literal_cstr(DatumGetCString(
+								DirectFunctionCall1(uuid_out, UUIDPGetDatum(&row.token))))));
 		row.name = rollup_projection_name(namespace, range->relname);
 		tick = tick_last(GetLatestSnapshot());
 		row.built = tick == 0;
@@ -302,23 +307,21 @@ behavior_create_rollup(PG_FUNCTION_ARGS)
 static RollupRow *
 find_rollup(text *name, bool missing_ok)
 {
-	RangeVar   *range = makeRangeVarFromNameList(textToQualifiedNameList(name));
-	Oid			relid = RangeVarGetRelid(range, NoLock, true);
-	RollupRow  *row = NULL;
+	RangeVar *range = makeRangeVarFromNameList(textToQualifiedNameList(name));
+	Oid relid = RangeVarGetRelid(range, NoLock, true);
+	RollupRow *row = NULL;
 
 	if (OidIsValid(relid))
 		row = rollup_row_by_relation(relid, GetLatestSnapshot());
 	if (row == NULL)
 		row = rollup_row_by_name(text_to_cstring(name), GetLatestSnapshot());
 	if (row == NULL && OidIsValid(relid))
-		ereport(ERROR,
-				(errcode(ERRCODE_WRONG_OBJECT_TYPE),
-				 errmsg("\"%s\" is not a rollup", range->relname),
-				 errhint("behavior.rollup lists the rollups.")));
+		ereport(ERROR, (errcode(ERRCODE_WRONG_OBJECT_TYPE),
+						errmsg("\"%s\" is not a rollup", range->relname),
+						errhint("behavior.rollup lists the rollups.")));
 	if (row == NULL && !missing_ok)
-		ereport(ERROR,
-				(errcode(ERRCODE_UNDEFINED_OBJECT),
-				 errmsg("rollup \"%s\" does not exist", text_to_cstring(name))));
+		ereport(ERROR, (errcode(ERRCODE_UNDEFINED_OBJECT),
+						errmsg("rollup \"%s\" does not exist", text_to_cstring(name))));
 	return row;
 }
 
@@ -332,10 +335,11 @@ check_owner(const RollupRow *row)
 static void
 drop_relation(Oid relid, bool cascade)
 {
-	char	   *name = OidIsValid(relid) ? rollup_qualified(relid) : NULL;
+	char *name = OidIsValid(relid) ? rollup_qualified(relid) : NULL;
 
 	if (name != NULL)
-		rollup_ddl(psprintf("DROP %s %s %s", get_rel_relkind(relid) == RELKIND_VIEW ? "VIEW" : "TABLE", name,
+		rollup_ddl(psprintf("DROP %s %s %s",
+							get_rel_relkind(relid) == RELKIND_VIEW ? "VIEW" : "TABLE", name,
 							cascade ? "CASCADE" : "RESTRICT"));
 }
 
@@ -346,23 +350,26 @@ drop_next(const RollupRow *row)
 	if (row->next_definition != row->definition)
 		drop_relation(row->next_definition, false);
 	drop_relation(row->next_storage, false);
-	rollup_run(psprintf("UPDATE behavior._rollup SET next_definition = NULL, next_storage = NULL WHERE name = %s",
+	rollup_run(psprintf(
+		"UPDATE behavior._rollup SET next_definition = NULL, next_storage = NULL WHERE name = %s",
+		quote_literal_cstr(row->name)));
+	rollup_run(psprintf("DELETE FROM behavior._log_walk WHERE projection = %s",
 						quote_literal_cstr(row->name)));
-	rollup_run(psprintf("DELETE FROM behavior._log_walk WHERE projection = %s", quote_literal_cstr(row->name)));
-	rollup_run(psprintf("DELETE FROM behavior._set_aside WHERE projection = %s || pg_catalog.chr(1)",
-						quote_literal_cstr(row->name)));
+	rollup_run(
+		psprintf("DELETE FROM behavior._set_aside WHERE projection = %s || pg_catalog.chr(1)",
+				 quote_literal_cstr(row->name)));
 }
 
 Datum
 behavior_drop_rollup(PG_FUNCTION_ARGS)
 {
-	bool		cascade = PG_GETARG_BOOL(2);
-	RollupRow  *row = find_rollup(PG_GETARG_TEXT_PP(0), PG_GETARG_BOOL(1));
+	bool cascade = PG_GETARG_BOOL(2);
+	RollupRow *row = find_rollup(PG_GETARG_TEXT_PP(0), PG_GETARG_BOOL(1));
 
 	if (row == NULL)
 	{
-		ereport(NOTICE,
-				(errmsg("rollup \"%s\" does not exist, skipping", text_to_cstring(PG_GETARG_TEXT_PP(0)))));
+		ereport(NOTICE, (errmsg("rollup \"%s\" does not exist, skipping",
+								text_to_cstring(PG_GETARG_TEXT_PP(0)))));
 		PG_RETURN_VOID();
 	}
 	check_owner(row);
@@ -384,11 +391,11 @@ behavior_drop_rollup(PG_FUNCTION_ARGS)
 bool
 rollup_views_replaceable(const RollupRow *row, Query *query)
 {
-	Relation	rel = relation_open(row->relation, AccessShareLock);
-	TupleDesc	desc = RelationGetDescr(rel);
-	ListCell   *lc;
-	int			i = 0;
-	bool		same = true;
+	Relation rel = relation_open(row->relation, AccessShareLock);
+	TupleDesc desc = RelationGetDescr(rel);
+	ListCell *lc;
+	int i = 0;
+	bool same = true;
 
 	foreach (lc, rollup_target_list(query))
 	{
@@ -414,19 +421,21 @@ static bool
 has_dependents(const RollupRow *row)
 {
 	SecureContext secure;
-	Oid			types[] = {OIDOID, OIDOID};
-	Datum		values[] = {ObjectIdGetDatum(row->relation), ObjectIdGetDatum(row->folded)};
-	bool		found;
+	Oid types[] = {OIDOID, OIDOID};
+	Datum values[] = {ObjectIdGetDatum(row->relation), ObjectIdGetDatum(row->folded)};
+	bool found;
 
 	secure_begin(&secure, behavior_owner());
 	SPI_connect();
-	found = spi_exec("SELECT FROM pg_catalog.pg_depend AS d WHERE d.deptype = 'n' AND "
-					 "(d.refclassid = 'pg_catalog.pg_class'::pg_catalog.regclass AND d.refobjid IN ($1, $2) OR "
-					 "d.refclassid = 'pg_catalog.pg_type'::pg_catalog.regclass AND d.refobjid IN "
-					 "(SELECT t.oid FROM pg_catalog.pg_type AS t WHERE t.typrelid IN ($1, $2))) AND NOT "
-					 "(d.classid = 'pg_catalog.pg_rewrite'::pg_catalog.regclass AND EXISTS (SELECT FROM "
-					 "pg_catalog.pg_rewrite AS r WHERE r.oid = d.objid AND r.ev_class IN ($1, $2)))",
-					 SPI_OK_SELECT, true, 2, types, values, NULL) > 0;
+	found =
+		spi_exec(
+			"SELECT FROM pg_catalog.pg_depend AS d WHERE d.deptype = 'n' AND "
+			"(d.refclassid = 'pg_catalog.pg_class'::pg_catalog.regclass AND d.refobjid IN ($1, $2) OR "
+			"d.refclassid = 'pg_catalog.pg_type'::pg_catalog.regclass AND d.refobjid IN "
+			"(SELECT t.oid FROM pg_catalog.pg_type AS t WHERE t.typrelid IN ($1, $2))) AND NOT "
+			"(d.classid = 'pg_catalog.pg_rewrite'::pg_catalog.regclass AND EXISTS (SELECT FROM "
+			"pg_catalog.pg_rewrite AS r WHERE r.oid = d.objid AND r.ev_class IN ($1, $2)))",
+			SPI_OK_SELECT, true, 2, types, values, NULL) > 0;
 	SPI_finish();
 	secure_end(&secure);
 	return found;
@@ -435,40 +444,39 @@ has_dependents(const RollupRow *row)
 Datum
 behavior_alter_rollup(PG_FUNCTION_ARGS)
 {
-	RollupRow  *row = find_rollup(PG_GETARG_TEXT_PP(0), false);
-	char	   *source = text_to_cstring(PG_GETARG_TEXT_PP(1));
-	Query	   *query;
+	RollupRow *row = find_rollup(PG_GETARG_TEXT_PP(0), false);
+	char *source = text_to_cstring(PG_GETARG_TEXT_PP(1));
+	Query *query;
 	RollupShape *shape;
-	Oid			namespace;
-	char	   *relation;
-	Oid			definition;
-	Oid			storage;
+	Oid namespace;
+	char *relation;
+	Oid definition;
+	Oid storage;
 
 	check_owner(row);
 	check_may_read_events();
 	relation = get_rel_name(row->relation);
 	if (relation == NULL)
-		ereport(ERROR,
-				(errcode(ERRCODE_UNDEFINED_OBJECT),
-				 errmsg("the relation of rollup \"%s\" was dropped", row->name)));
+		ereport(ERROR, (errcode(ERRCODE_UNDEFINED_OBJECT),
+						errmsg("the relation of rollup \"%s\" was dropped", row->name)));
 	namespace = get_rel_namespace(row->relation);
 	if (namespace == behavior_schema_oid())
-		ereport(ERROR,
-				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-				 errmsg("the built-in rollup \"%s\" cannot be altered", row->name),
-				 errhint("Create a rollup of your own with behavior.create_rollup().")));
+		ereport(ERROR, (errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+						errmsg("the built-in rollup \"%s\" cannot be altered", row->name),
+						errhint("Create a rollup of your own with behavior.create_rollup().")));
 	query = checked_query(&source);
 	rollup_lock(row->name, true);
 	row = rollup_row_by_name(row->name, GetLatestSnapshot());
 	if (row == NULL)
-		ereport(ERROR,
-				(errcode(ERRCODE_UNDEFINED_OBJECT), errmsg("the rollup was dropped")));
+		ereport(ERROR, (errcode(ERRCODE_UNDEFINED_OBJECT), errmsg("the rollup was dropped")));
 	if (!rollup_views_replaceable(row, query) && has_dependents(row))
-		ereport(ERROR,
-				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-				 errmsg("cannot change the columns of rollup \"%s\" because other objects depend on it",
-						row->name),
-				 errhint("Keep the columns as they are and add new ones at the end, or drop what depends on it first.")));
+		ereport(
+			ERROR,
+			(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+			 errmsg("cannot change the columns of rollup \"%s\" because other objects depend on it",
+					row->name),
+			 errhint(
+				 "Keep the columns as they are and add new ones at the end, or drop what depends on it first.")));
 
 	drop_next(row);
 	definition = make_definition(source, namespace, relation);

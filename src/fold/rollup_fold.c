@@ -37,8 +37,8 @@ typedef struct HashingReceiver
 	RollupPlan *plan;
 	Tuplestorestate *store;
 	MemoryContext scratch;
-	Datum	   *values;
-	bool	   *isnull;
+	Datum *values;
+	bool *isnull;
 } HashingReceiver;
 
 static void
@@ -54,9 +54,9 @@ static bool
 receiver_take(TupleTableSlot *slot, DestReceiver *self)
 {
 	HashingReceiver *receiver = (HashingReceiver *) self;
-	int			natts = receiver->plan->desc->natts;
+	int natts = receiver->plan->desc->natts;
 	MemoryContext caller = MemoryContextSwitchTo(receiver->scratch);
-	pg_uuid_t	hash;
+	pg_uuid_t hash;
 
 	slot_getallattrs(slot);
 	memcpy(receiver->values + 1, slot->tts_values, (natts - 1) * sizeof(Datum));
@@ -79,7 +79,7 @@ static void
 register_store(const char *name, TupleDesc desc, Tuplestorestate *store, double rows)
 {
 	EphemeralNamedRelation enr = palloc0(sizeof(EphemeralNamedRelationData));
-	int			rc;
+	int rc;
 
 	enr->md.name = pstrdup(name);
 	enr->md.tupdesc = desc;
@@ -95,7 +95,7 @@ static void
 execute(SPIPlanPtr plan, bool read_only, DestReceiver *dest, int expected)
 {
 	SPIExecuteOptions options = {0};
-	int			rc;
+	int rc;
 
 	options.read_only = read_only;
 	options.dest = dest;
@@ -116,16 +116,16 @@ make_receiver(RollupPlan *plan)
 	receiver->pub.mydest = DestTuplestore;
 	receiver->plan = plan;
 	receiver->store = tuplestore_begin_heap(false, false, work_mem);
-	receiver->scratch = AllocSetContextCreate(CurrentMemoryContext, "behavior rollup keys",
-											  ALLOCSET_SMALL_SIZES);
+	receiver->scratch =
+		AllocSetContextCreate(CurrentMemoryContext, "behavior rollup keys", ALLOCSET_SMALL_SIZES);
 	receiver->values = palloc(sizeof(Datum) * plan->desc->natts);
 	receiver->isnull = palloc(sizeof(bool) * plan->desc->natts);
 	return receiver;
 }
 
 /*
- * The groups of some events, in a tuplestore of plan->desc that lives in the current context's SPI connection.
- * Call as the owner, with SPI connected.  Uses the active snapshot.
+ * The groups of some events, in a tuplestore of plan->desc that lives in the current context's SPI
+ * connection. Call as the owner, with SPI connected.  Uses the active snapshot.
  */
 Tuplestorestate *
 rollup_evaluate(RollupPlan *plan, Tuplestorestate *events, TupleDesc desc, int64 count)
@@ -154,7 +154,7 @@ rollup_evaluate_sql(RollupPlan *plan, const char *sql)
 {
 	HashingReceiver *receiver = make_receiver(plan);
 	SPIExecuteOptions options = {0};
-	int			rc;
+	int rc;
 
 	options.read_only = true;
 	options.dest = &receiver->pub;
@@ -195,18 +195,18 @@ rollup_is_poison(int sqlstate)
 /* One attempt at some events: what to do with those that evaluate, and with one that does not. */
 typedef struct Attempt
 {
-	Oid			owner;
-	Oid			definition;
-	Oid			storage;
-	TupleDesc	desc;
+	Oid owner;
+	Oid definition;
+	Oid storage;
+	TupleDesc desc;
 	/* fold */
-	bool		merge;
+	bool merge;
 	const char *name;
-	const char *set;			/* projection in _set_aside */
-	int64		poison;
+	const char *set; /* projection in _set_aside */
+	int64 poison;
 	/* tail */
 	Tuplestorestate *good;
-	int64		ngood;
+	int64 ngood;
 } Attempt;
 
 /* The events of "from" numbered first.. in a tuplestore of their own. */
@@ -215,7 +215,7 @@ part_of(Tuplestorestate *from, TupleDesc desc, int64 first, int64 count)
 {
 	Tuplestorestate *part = tuplestore_begin_heap(false, false, work_mem);
 	TupleTableSlot *slot = MakeSingleTupleTableSlot(desc, &TTSOpsMinimalTuple);
-	int			pointer = tuplestore_alloc_read_pointer(from, EXEC_FLAG_REWIND);
+	int pointer = tuplestore_alloc_read_pointer(from, EXEC_FLAG_REWIND);
 
 	tuplestore_select_read_pointer(from, pointer);
 	tuplestore_rescan(from);
@@ -230,11 +230,13 @@ part_of(Tuplestorestate *from, TupleDesc desc, int64 first, int64 count)
 static void
 merge_partials(RollupPlan *plan, Tuplestorestate *partials)
 {
+	SPIPlanPtr merge = rollup_merge_plan(plan);
+
 	plan->in_use++;
 	PG_TRY();
 	{
 		register_store("_partials", plan->desc, partials, tuplestore_tuple_count(partials));
-		execute(plan->merge, false, NULL, SPI_OK_INSERT);
+		execute(merge, false, NULL, SPI_OK_INSERT);
 	}
 	PG_FINALLY();
 	{
@@ -243,13 +245,14 @@ merge_partials(RollupPlan *plan, Tuplestorestate *partials)
 	PG_END_TRY();
 }
 
-/* Runs the attempt in a subtransaction; NULL when it went well, else the error, which an event may have caused. */
+/* Runs the attempt in a subtransaction; NULL when it went well, else the error, which an event may
+ * have caused. */
 static ErrorData *
 attempt_events(Attempt *attempt, Tuplestorestate *events, int64 count)
 {
 	MemoryContext caller = CurrentMemoryContext;
 	ResourceOwner owner = CurrentResourceOwner;
-	ErrorData  *error = NULL;
+	ErrorData *error = NULL;
 
 	BeginInternalSubTransaction(NULL);
 	MemoryContextSwitchTo(caller);
@@ -296,16 +299,17 @@ set_aside(Attempt *attempt, TupleTableSlot *event, ErrorData *error)
 		"$6::timestamptz, 'sequence', $7::int8, 'properties', $8::jsonb, 'context', $9::jsonb)) AS e(key, value) "
 		"WHERE e.value <> 'null')::text, (SELECT s.dead_letter_id FROM behavior._set_aside AS s WHERE "
 		"s.projection = $10 AND s.batch_id = $11 AND s.source = $2 AND s.event_id = $1)";
-	static const AttrNumber columns[] = {LOG_EVENT_ID, LOG_SOURCE, LOG_TYPE, LOG_USER_ID, LOG_ANONYMOUS_ID,
-		LOG_OCCURRED_AT, LOG_SEQUENCE, LOG_PROPERTIES, LOG_CONTEXT};
-	Oid			types[11] = {TEXTOID, TEXTOID, TEXTOID, TEXTOID, TEXTOID, TIMESTAMPTZOID, INT8OID, JSONBOID,
-		JSONBOID, TEXTOID, INT8OID};
-	Datum		values[11];
-	char		nulls[11];
+	static const AttrNumber columns[] = {LOG_EVENT_ID, LOG_SOURCE,		 LOG_TYPE,
+										 LOG_USER_ID,  LOG_ANONYMOUS_ID, LOG_OCCURRED_AT,
+										 LOG_SEQUENCE, LOG_PROPERTIES,	 LOG_CONTEXT};
+	Oid types[11] = {TEXTOID, TEXTOID,	TEXTOID,  TEXTOID, TEXTOID, TIMESTAMPTZOID,
+					 INT8OID, JSONBOID, JSONBOID, TEXTOID, INT8OID};
+	Datum values[11];
+	char nulls[11];
 	SecureContext secure;
-	DeadLetter	letter = {0};
-	bool		known;
-	int64		id = 0;
+	DeadLetter letter = {0};
+	bool known;
+	int64 id = 0;
 
 	slot_getallattrs(event);
 	for (int i = 0; i < lengthof(columns); i++)
@@ -340,9 +344,10 @@ set_aside(Attempt *attempt, TupleTableSlot *event, ErrorData *error)
 	values[3] = values[10];
 	values[4] = Int64GetDatum(id);
 	types[3] = types[4] = INT8OID;
-	spi_exec("INSERT INTO behavior._set_aside (projection, batch_id, source, event_id, dead_letter_id) "
-			 "VALUES ($3, $4, $2, $1, $5) ON CONFLICT DO NOTHING",
-			 SPI_OK_INSERT, false, 5, types, values, NULL);
+	spi_exec(
+		"INSERT INTO behavior._set_aside (projection, batch_id, source, event_id, dead_letter_id) "
+		"VALUES ($3, $4, $2, $1, $5) ON CONFLICT DO NOTHING",
+		SPI_OK_INSERT, false, 5, types, values, NULL);
 	SPI_finish();
 	secure_end(&secure);
 	attempt->poison++;
@@ -352,13 +357,13 @@ set_aside(Attempt *attempt, TupleTableSlot *event, ErrorData *error)
 static void
 bisect(Attempt *attempt, Tuplestorestate *events, int64 count)
 {
-	ErrorData  *error = attempt_events(attempt, events, count);
+	ErrorData *error = attempt_events(attempt, events, count);
 	TupleTableSlot *slot;
 
 	CHECK_FOR_INTERRUPTS();
 	if (error != NULL && count > 1)
 	{
-		int64		half = count / 2;
+		int64 half = count / 2;
 		Tuplestorestate *part;
 
 		FreeErrorData(error);
@@ -410,7 +415,7 @@ void
 rollup_good_events(Oid owner, Oid definition, Oid storage, Tuplestorestate *events, TupleDesc desc,
 				   int64 count, Tuplestorestate *good, int64 *ngood)
 {
-	Attempt		attempt = {0};
+	Attempt attempt = {0};
 
 	attempt.owner = owner;
 	attempt.definition = definition;
@@ -425,18 +430,19 @@ rollup_good_events(Oid owner, Oid definition, Oid storage, Tuplestorestate *even
 Oid
 rollup_reading_owner(const RollupRow *row)
 {
-	Oid			owner = rollup_row_owner(row);
+	Oid owner = rollup_row_owner(row);
 
 	if (!OidIsValid(owner))
-		ereport(ERROR,
-				(errcode(ERRCODE_UNDEFINED_TABLE),
-				 errmsg("the relation of rollup \"%s\" was dropped", row->name)));
+		ereport(ERROR, (errcode(ERRCODE_UNDEFINED_TABLE),
+						errmsg("the relation of rollup \"%s\" was dropped", row->name)));
 	if (pg_class_aclcheck(behavior_relid(REL_EVENT), owner, ACL_SELECT) != ACLCHECK_OK)
-		ereport(ERROR,
-				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
-				 errmsg("role \"%s\", the owner of rollup \"%s\", may not read behavior.event",
-						GetUserNameFromId(owner, false), row->name),
-				 errhint("GRANT SELECT ON behavior.event to the role, or give the rollup to another one.")));
+		ereport(
+			ERROR,
+			(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+			 errmsg("role \"%s\", the owner of rollup \"%s\", may not read behavior.event",
+					GetUserNameFromId(owner, false), row->name),
+			 errhint(
+				 "GRANT SELECT ON behavior.event to the role, or give the rollup to another one.")));
 	return owner;
 }
 
@@ -448,8 +454,8 @@ void
 rollup_fold_events(const RollupRow *row, Oid definition, Oid storage, Tuplestorestate *events,
 				   TupleDesc desc, int64 count, bool beside)
 {
-	Attempt		attempt = {0};
-	bool		pushed = false;
+	Attempt attempt = {0};
+	bool pushed = false;
 
 	if (count == 0)
 		return;
@@ -468,14 +474,15 @@ rollup_fold_events(const RollupRow *row, Oid definition, Oid storage, Tuplestore
 	bisect(&attempt, events, count);
 	if (attempt.poison > 0 && !beside)
 	{
-		Oid			types[] = {TEXTOID, INT8OID};
-		Datum		values[] = {CStringGetTextDatum(row->name), Int64GetDatum(attempt.poison)};
+		Oid types[] = {TEXTOID, INT8OID};
+		Datum values[] = {CStringGetTextDatum(row->name), Int64GetDatum(attempt.poison)};
 		SecureContext secure;
 
 		secure_begin(&secure, behavior_owner());
 		SPI_connect();
-		spi_exec("UPDATE behavior._projection SET events_set_aside = events_set_aside + $2 WHERE name = $1",
-				 SPI_OK_UPDATE, false, 2, types, values, NULL);
+		spi_exec(
+			"UPDATE behavior._projection SET events_set_aside = events_set_aside + $2 WHERE name = $1",
+			SPI_OK_UPDATE, false, 2, types, values, NULL);
 		SPI_finish();
 		secure_end(&secure);
 	}
@@ -483,14 +490,15 @@ rollup_fold_events(const RollupRow *row, Oid definition, Oid storage, Tuplestore
 		PopActiveSnapshot();
 }
 
-/* Folds the events of some ticks.  A rollup that is not built yet takes them when its walk is over. */
+/* Folds the events of some ticks.  A rollup that is not built yet takes them when its walk is over.
+ */
 void
 rollup_fold(const char *name, const TickEvents *events)
 {
-	MemoryContext context = AllocSetContextCreate(CurrentMemoryContext, "behavior rollup fold",
-												  ALLOCSET_DEFAULT_SIZES);
+	MemoryContext context =
+		AllocSetContextCreate(CurrentMemoryContext, "behavior rollup fold", ALLOCSET_DEFAULT_SIZES);
 	MemoryContext caller = MemoryContextSwitchTo(context);
-	RollupRow  *row = rollup_row_by_name(name, GetLatestSnapshot());
+	RollupRow *row = rollup_row_by_name(name, GetLatestSnapshot());
 
 	if (row != NULL && row->built)
 		rollup_fold_events(row, row->definition, row->storage, events->store, events->desc,

@@ -37,15 +37,15 @@
 typedef enum HashMethod
 {
 	HASH_NONE,
-	HASH_INT1,					/* bool, "char" */
+	HASH_INT1, /* bool, "char" */
 	HASH_INT2,
 	HASH_INT4,
 	HASH_INT8,
 	HASH_FLOAT4,
 	HASH_FLOAT8,
 	HASH_NUMERIC,
-	HASH_VARLENA,				/* bytes are the value */
-	HASH_FIXED,					/* by reference, typlen bytes are the value */
+	HASH_VARLENA, /* bytes are the value */
+	HASH_FIXED,	  /* by reference, typlen bytes are the value */
 	HASH_NAME,
 	HASH_BPCHAR,
 	HASH_INTERVAL,
@@ -58,20 +58,20 @@ typedef enum HashMethod
 
 typedef struct KeyType
 {
-	HashMethod	method;
-	Oid			type;
-	int16		typlen;
-	bool		typbyval;
-	char		typalign;
-	Oid			collation;
-	FmgrInfo	function;		/* HASH_OPCLASS */
-	struct KeyType *element;	/* HASH_ARRAY */
+	HashMethod method;
+	Oid type;
+	int16 typlen;
+	bool typbyval;
+	char typalign;
+	Oid collation;
+	FmgrInfo function;		 /* HASH_OPCLASS */
+	struct KeyType *element; /* HASH_ARRAY */
 } KeyType;
 
 struct RollupKeyHasher
 {
-	int			count;
-	KeyType    *types;
+	int count;
+	KeyType *types;
 };
 
 /* Fixes the bytes of an integer whatever the machine. */
@@ -95,7 +95,7 @@ add_bytes(SipState *state, const void *data, size_t length)
 static void
 add_float(SipState *state, double value)
 {
-	uint64		bits;
+	uint64 bits;
 
 	if (isnan(value))
 		value = get_float8_nan();
@@ -134,7 +134,8 @@ method_of(Oid type, Oid collation)
 		case TEXTOID:
 		case VARCHAROID:
 			return !OidIsValid(collation) || get_collation_isdeterministic(collation)
-				? HASH_VARLENA : HASH_OPCLASS;
+					   ? HASH_VARLENA
+					   : HASH_OPCLASS;
 		case BYTEAOID:
 		case INETOID:
 		case CIDROID:
@@ -149,7 +150,8 @@ method_of(Oid type, Oid collation)
 			return HASH_NAME;
 		case BPCHAROID:
 			return !OidIsValid(collation) || get_collation_isdeterministic(collation)
-				? HASH_BPCHAR : HASH_OPCLASS;
+					   ? HASH_BPCHAR
+					   : HASH_OPCLASS;
 		case INTERVALOID:
 			return HASH_INTERVAL;
 		case TIMETZOID:
@@ -167,7 +169,7 @@ method_of(Oid type, Oid collation)
 		case REGCONFIGOID:
 		case REGDICTIONARYOID:
 		case REGCOLLATIONOID:
-			return HASH_NONE;	/* another oid after dump and restore */
+			return HASH_NONE; /* another oid after dump and restore */
 	}
 	if (get_typtype(type) == TYPTYPE_ENUM)
 		return HASH_ENUM;
@@ -176,7 +178,8 @@ method_of(Oid type, Oid collation)
 	if (get_typtype(type) == TYPTYPE_COMPOSITE)
 		return HASH_NONE;
 	return OidIsValid(lookup_type_cache(type, TYPECACHE_HASH_EXTENDED_PROC)->hash_extended_proc)
-		? HASH_OPCLASS : HASH_NONE;
+			   ? HASH_OPCLASS
+			   : HASH_NONE;
 }
 
 /* The method for a type, for arrays that of their elements too; HASH_NONE when there is none. */
@@ -204,14 +207,13 @@ fill_type(KeyType *key, Oid type, Oid collation)
 void
 rollup_check_key_type(Oid type, Oid collation, const char *expression)
 {
-	KeyType		key = {0};
+	KeyType key = {0};
 
 	if (fill_type(&key, type, collation) == HASH_NONE)
-		ereport(ERROR,
-				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-				 errmsg("a rollup cannot group by %s, which is of type %s", expression,
-						format_type_be(type)),
-				 errhint("Group by its text or by its parts.")));
+		ereport(ERROR, (errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+						errmsg("a rollup cannot group by %s, which is of type %s", expression,
+							   format_type_be(type)),
+						errhint("Group by its text or by its parts.")));
 }
 
 /* Hasher for columns first.. (0-based) of a row; lives in the current context. */
@@ -235,7 +237,7 @@ rollup_key_hasher(TupleDesc desc, int first, int count)
 static void
 add_numeric(SipState *state, Numeric value)
 {
-	char	   *text = numeric_normalize(value);
+	char *text = numeric_normalize(value);
 
 	add_bytes(state, text, strlen(text));
 	pfree(text);
@@ -247,7 +249,7 @@ add_jsonb(SipState *state, Jsonb *jsonb)
 {
 	JsonbIterator *it = JsonbIteratorInit(&jsonb->root);
 	JsonbIteratorToken token;
-	JsonbValue	value;
+	JsonbValue value;
 
 	while ((token = JsonbIteratorNext(&it, &value, false)) != WJB_DONE)
 	{
@@ -281,9 +283,9 @@ static void add_value(SipState *state, KeyType *key, Datum value, bool isnull);
 static void
 add_array(SipState *state, KeyType *key, ArrayType *array)
 {
-	Datum	   *values;
-	bool	   *nulls;
-	int			count;
+	Datum *values;
+	bool *nulls;
+	int count;
 
 	add_int(state, ARR_NDIM(array));
 	for (int i = 0; i < ARR_NDIM(array); i++)
@@ -301,8 +303,8 @@ add_array(SipState *state, KeyType *key, ArrayType *array)
 static void
 add_interval(SipState *state, const Interval *interval)
 {
-	INT128		span = int64_to_int128(interval->time % USECS_PER_DAY);
-	int64		days = interval->time / USECS_PER_DAY;
+	INT128 span = int64_to_int128(interval->time % USECS_PER_DAY);
+	int64 days = interval->time / USECS_PER_DAY;
 
 	days += interval->month * INT64CONST(30);
 	days += interval->day;
@@ -313,8 +315,8 @@ add_interval(SipState *state, const Interval *interval)
 static void
 add_enum(SipState *state, Oid label)
 {
-	HeapTuple	tuple = SearchSysCache1(ENUMOID, ObjectIdGetDatum(label));
-	char	   *text;
+	HeapTuple tuple = SearchSysCache1(ENUMOID, ObjectIdGetDatum(label));
+	char *text;
 
 	if (!HeapTupleIsValid(tuple))
 		elog(ERROR, "enum value %u not found", label);
@@ -326,7 +328,7 @@ add_enum(SipState *state, Oid label)
 static void
 add_value(SipState *state, KeyType *key, Datum value, bool isnull)
 {
-	uint8		flag = isnull ? 0 : 1;
+	uint8 flag = isnull ? 0 : 1;
 
 	sip_update(state, &flag, 1);
 	if (isnull)
@@ -355,14 +357,14 @@ add_value(SipState *state, KeyType *key, Datum value, bool isnull)
 			add_numeric(state, DatumGetNumeric(value));
 			break;
 		case HASH_VARLENA:
-			{
-				struct varlena *plain = PG_DETOAST_DATUM_PACKED(value);
+		{
+			struct varlena *plain = PG_DETOAST_DATUM_PACKED(value);
 
-				add_bytes(state, VARDATA_ANY(plain), VARSIZE_ANY_EXHDR(plain));
-				if ((Pointer) plain != DatumGetPointer(value))
-					pfree(plain);
-				break;
-			}
+			add_bytes(state, VARDATA_ANY(plain), VARSIZE_ANY_EXHDR(plain));
+			if ((Pointer) plain != DatumGetPointer(value))
+				pfree(plain);
+			break;
+		}
 		case HASH_FIXED:
 			add_bytes(state, DatumGetPointer(value), key->typlen);
 			break;
@@ -370,15 +372,15 @@ add_value(SipState *state, KeyType *key, Datum value, bool isnull)
 			add_bytes(state, NameStr(*DatumGetName(value)), strlen(NameStr(*DatumGetName(value))));
 			break;
 		case HASH_BPCHAR:
-			{
-				BpChar	   *plain = DatumGetBpCharPP(value);
+		{
+			BpChar *plain = DatumGetBpCharPP(value);
 
-				add_bytes(state, VARDATA_ANY(plain),
-						  bpchartruelen(VARDATA_ANY(plain), VARSIZE_ANY_EXHDR(plain)));
-				if ((Pointer) plain != DatumGetPointer(value))
-					pfree(plain);
-				break;
-			}
+			add_bytes(state, VARDATA_ANY(plain),
+					  bpchartruelen(VARDATA_ANY(plain), VARSIZE_ANY_EXHDR(plain)));
+			if ((Pointer) plain != DatumGetPointer(value))
+				pfree(plain);
+			break;
+		}
 		case HASH_INTERVAL:
 			add_interval(state, DatumGetIntervalP(value));
 			break;
@@ -398,10 +400,11 @@ add_value(SipState *state, KeyType *key, Datum value, bool isnull)
 		case HASH_OPCLASS:
 			for (int i = 0; i < 2; i++)
 			{
-				uint64		seed = i == 0 ? UINT64CONST(0x62656861766f7231) : UINT64CONST(0x9e3779b97f4a7c15);
+				uint64 seed =
+					i == 0 ? UINT64CONST(0x62656861766f7231) : UINT64CONST(0x9e3779b97f4a7c15);
 
-				add_int(state, DatumGetInt64(FunctionCall2Coll(&key->function, key->collation, value,
-															   UInt64GetDatum(seed))));
+				add_int(state, DatumGetInt64(FunctionCall2Coll(&key->function, key->collation,
+															   value, UInt64GetDatum(seed))));
 			}
 			break;
 		case HASH_NONE:
@@ -412,7 +415,7 @@ add_value(SipState *state, KeyType *key, Datum value, bool isnull)
 void
 rollup_key_hash(RollupKeyHasher *hasher, const Datum *values, const bool *isnull, pg_uuid_t *result)
 {
-	SipState	state;
+	SipState state;
 
 	sip_init(&state, instance_seed(), true);
 	for (int i = 0; i < hasher->count; i++)

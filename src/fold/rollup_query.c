@@ -39,22 +39,21 @@
 typedef struct ShapeContext
 {
 	RollupShape *shape;
-	List	   *dpcontext;
-	List	   *keys;			/* of expressions */
-	List	   *aggregates;		/* of distinct Aggref */
+	List *dpcontext;
+	List *keys;		  /* of expressions */
+	List *aggregates; /* of distinct Aggref */
 } ShapeContext;
 
 /* The query of a definition view, as a copy that the caller may change. */
 Query *
 rollup_definition_query(Oid definition)
 {
-	Relation	rel = try_relation_open(definition, AccessShareLock);
-	Query	   *query = NULL;
+	Relation rel = try_relation_open(definition, AccessShareLock);
+	Query *query = NULL;
 
 	if (rel == NULL)
-		ereport(ERROR,
-				(errcode(ERRCODE_UNDEFINED_TABLE),
-				 errmsg("the definition of a rollup was dropped")));
+		ereport(ERROR, (errcode(ERRCODE_UNDEFINED_TABLE),
+						errmsg("the definition of a rollup was dropped")));
 	if (rel->rd_rel->relkind == RELKIND_VIEW && rel->rd_rules != NULL &&
 		rel->rd_rules->numLocks == 1)
 		query = copyObject(linitial_node(Query, rel->rd_rules->rules[0]->actions));
@@ -83,7 +82,8 @@ rollup_event_rtindex(Query *query)
 	return ref->rtindex;
 }
 
-/* The target list, with expressions over the event where a version of PostgreSQL keeps references to GROUP BY. */
+/* The target list, with expressions over the event where a version of PostgreSQL keeps references
+ * to GROUP BY. */
 List *
 rollup_target_list(Query *query)
 {
@@ -94,14 +94,14 @@ rollup_target_list(Query *query)
 static char *
 extension_of(Oid function)
 {
-	Oid			extension = getExtensionOfObject(ProcedureRelationId, function);
+	Oid extension = getExtensionOfObject(ProcedureRelationId, function);
 
 	return OidIsValid(extension) ? get_extension_name(extension) : NULL;
 }
 
 /*
- * How partial results of an aggregate merge; false when no rule is known.  merge_aggregate: name within the
- * aggregate's own schema; compare: what stands for a value whose merge is not exact.
+ * How partial results of an aggregate merge; false when no rule is known.  merge_aggregate: name
+ * within the aggregate's own schema; compare: what stands for a value whose merge is not exact.
  */
 bool
 rollup_aggregate_kind(Aggref *aggref, RollupMerge *merge, bool *is_average, bool *exact_float,
@@ -111,21 +111,15 @@ rollup_aggregate_kind(Aggref *aggref, RollupMerge *merge, bool *is_average, bool
 	{
 		const char *name;
 		RollupMerge merge;
-	}			builtin[] = {
-		{"count", MERGE_COUNT},
-		{"sum", MERGE_ADD},
-		{"avg", MERGE_ADD},
-		{"min", MERGE_LEAST},
-		{"max", MERGE_GREATEST},
-		{"bool_and", MERGE_AND},
-		{"every", MERGE_AND},
-		{"bool_or", MERGE_OR},
-		{"bit_and", MERGE_BIT_AND},
+	} builtin[] = {
+		{"count", MERGE_COUNT},	  {"sum", MERGE_ADD},	   {"avg", MERGE_ADD},
+		{"min", MERGE_LEAST},	  {"max", MERGE_GREATEST}, {"bool_and", MERGE_AND},
+		{"every", MERGE_AND},	  {"bool_or", MERGE_OR},   {"bit_and", MERGE_BIT_AND},
 		{"bit_or", MERGE_BIT_OR},
 	};
-	char	   *name = get_func_name(aggref->aggfnoid);
-	Oid			namespace = get_func_namespace(aggref->aggfnoid);
-	char	   *extension;
+	char *name = get_func_name(aggref->aggfnoid);
+	Oid namespace = get_func_namespace(aggref->aggfnoid);
+	char *extension;
 
 	*is_average = *exact_float = false;
 	*merge_aggregate = *compare = NULL;
@@ -143,7 +137,7 @@ rollup_aggregate_kind(Aggref *aggref, RollupMerge *merge, bool *is_average, bool
 				*is_average = strcmp(name, "avg") == 0;
 				if (*merge == MERGE_ADD)
 				{
-					Oid			argument = linitial_oid(aggref->aggargtypes);
+					Oid argument = linitial_oid(aggref->aggargtypes);
 
 					*exact_float = argument == FLOAT4OID || argument == FLOAT8OID;
 				}
@@ -171,8 +165,8 @@ rollup_aggregate_kind(Aggref *aggref, RollupMerge *merge, bool *is_average, bool
 static char *
 type_name(Oid type, int32 typmod, Oid collation)
 {
-	char	   *name = format_type_with_typemod(type, typmod);
-	HeapTuple	tuple;
+	char *name = format_type_with_typemod(type, typmod);
+	HeapTuple tuple;
 
 	if (!OidIsValid(collation) || collation == get_typcollation(type))
 		return name;
@@ -199,10 +193,9 @@ static void
 fill_column(RollupColumn *column, char *sql, Oid type, int32 typmod, Oid collation)
 {
 	if (get_typtype(type) == TYPTYPE_PSEUDO)
-		ereport(ERROR,
-				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-				 errmsg("a rollup cannot keep %s, which is of pseudo-type %s", sql,
-						format_type_be(type))));
+		ereport(ERROR, (errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+						errmsg("a rollup cannot keep %s, which is of pseudo-type %s", sql,
+							   format_type_be(type))));
 	column->sql = sql;
 	column->type = type;
 	column->typmod = typmod;
@@ -230,18 +223,19 @@ add_partial(RollupShape *shape, char *sql, Oid type, Oid collation, RollupMerge 
 }
 
 /*
- * A kept exact sum as the float it stands for.  What is beyond the type's range is infinite: raising would make
- * the whole relation unreadable for the sake of one group.
+ * A kept exact sum as the float it stands for.  What is beyond the type's range is infinite:
+ * raising would make the whole relation unreadable for the sake of one group.
  */
 static char *
 float_of(const char *column, bool narrow)
 {
 	const char *type = narrow ? "real" : "double precision";
 
-	return psprintf("(CASE WHEN pg_catalog.abs(%s) > '%s'::numeric AND pg_catalog.abs(%s) < 'Infinity'::numeric "
-					"THEN (pg_catalog.sign(%s) * 'Infinity'::numeric)::%s ELSE %s::%s END)",
-					column, narrow ? "3.4028235e38" : "1.7976931348623157e308", column, column, type,
-					column, type);
+	return psprintf(
+		"(CASE WHEN pg_catalog.abs(%s) > '%s'::numeric AND pg_catalog.abs(%s) < 'Infinity'::numeric "
+		"THEN (pg_catalog.sign(%s) * 'Infinity'::numeric)::%s ELSE %s::%s END)",
+		column, narrow ? "3.4028235e38" : "1.7976931348623157e308", column, column, type, column,
+		type);
 }
 
 /* "name(argument) FILTER (...)" in pg_catalog. */
@@ -254,20 +248,21 @@ call_of(const char *name, const char *argument, const char *filter)
 }
 
 /*
- * hll_add_agg with all its arguments: left out, they come from the session (hll_set_defaults), and sketches of
- * different sessions would not merge.
+ * hll_add_agg with all its arguments: left out, they come from the session (hll_set_defaults), and
+ * sketches of different sessions would not merge.
  */
 static char *
 hll_call(ShapeContext *context, Aggref *aggref, const char *filter)
 {
 	static const char *const defaults[] = {"11", "5", "-1", "1"};
 	StringInfoData buf;
-	ListCell   *lc;
+	ListCell *lc;
 
 	initStringInfo(&buf);
-	appendStringInfo(&buf, "%s(",
-					 quote_qualified_identifier(get_namespace_name(get_func_namespace(aggref->aggfnoid)),
-												get_func_name(aggref->aggfnoid)));
+	appendStringInfo(
+		&buf, "%s(",
+		quote_qualified_identifier(get_namespace_name(get_func_namespace(aggref->aggfnoid)),
+								   get_func_name(aggref->aggfnoid)));
 	foreach (lc, aggref->args)
 		appendStringInfo(&buf, "%s%s", foreach_current_index(lc) > 0 ? ", " : "",
 						 deparse(context, (Node *) lfirst_node(TargetEntry, lc)->expr));
@@ -285,18 +280,19 @@ add_aggregate(ShapeContext *context, Aggref *aggref)
 {
 	RollupShape *shape = context->shape;
 	RollupMerge merge;
-	bool		is_average;
-	bool		exact_float;
-	char	   *merge_aggregate;
-	char	   *compare;
-	char	   *argument = NULL;
-	char	   *filter = NULL;
-	Oid			argument_type = InvalidOid;
-	char	   *sum;
-	char	   *count;
-	int			n;
+	bool is_average;
+	bool exact_float;
+	char *merge_aggregate;
+	char *compare;
+	char *argument = NULL;
+	char *filter = NULL;
+	Oid argument_type = InvalidOid;
+	char *sum;
+	char *count;
+	int n;
 
-	if (!rollup_aggregate_kind(aggref, &merge, &is_average, &exact_float, &merge_aggregate, &compare))
+	if (!rollup_aggregate_kind(aggref, &merge, &is_average, &exact_float, &merge_aggregate,
+							   &compare))
 		ereport(ERROR,
 				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
 				 errmsg("a rollup cannot merge aggregate %s", format_procedure(aggref->aggfnoid))));
@@ -311,30 +307,31 @@ add_aggregate(ShapeContext *context, Aggref *aggref)
 
 	if (merge == MERGE_AGGREGATE)
 	{
-		bool		is_hll_add = strcmp(get_func_name(aggref->aggfnoid), "hll_add_agg") == 0;
+		bool is_hll_add = strcmp(get_func_name(aggref->aggfnoid), "hll_add_agg") == 0;
 
 		n = add_partial(shape,
-						is_hll_add ? hll_call(context, aggref, filter) : deparse(context, (Node *) aggref),
+						is_hll_add ? hll_call(context, aggref, filter)
+								   : deparse(context, (Node *) aggref),
 						aggref->aggtype, aggref->aggcollid, merge);
-		shape->partials[n - 1].merge_aggregate =
-			quote_qualified_identifier(get_namespace_name(get_func_namespace(aggref->aggfnoid)),
-									   merge_aggregate);
+		shape->partials[n - 1].merge_aggregate = quote_qualified_identifier(
+			get_namespace_name(get_func_namespace(aggref->aggfnoid)), merge_aggregate);
 		if (compare != NULL)
-			shape->partials[n - 1].compare =
-				quote_qualified_identifier(get_namespace_name(get_func_namespace(aggref->aggfnoid)),
-										   compare);
+			shape->partials[n - 1].compare = quote_qualified_identifier(
+				get_namespace_name(get_func_namespace(aggref->aggfnoid)), compare);
 		return psprintf("s_%d", n);
 	}
 	if (!is_average && !exact_float)
 	{
-		n = add_partial(shape, deparse(context, (Node *) aggref), aggref->aggtype, aggref->aggcollid, merge);
+		n = add_partial(shape, deparse(context, (Node *) aggref), aggref->aggtype,
+						aggref->aggcollid, merge);
 		return psprintf("s_%d", n);
 	}
 
 	if (exact_float)
 	{
-		/* The shortest decimal that reads back as the same float8; numeric addition is exact in any order. */
-		char	   *exact = psprintf("(((%s)::double precision)::text)::numeric", argument);
+		/* The shortest decimal that reads back as the same float8; numeric addition is exact in any
+		 * order. */
+		char *exact = psprintf("(((%s)::double precision)::text)::numeric", argument);
 
 		n = add_partial(shape, call_of("sum", exact, filter), NUMERICOID, InvalidOid, MERGE_ADD);
 		if (!is_average)
@@ -343,7 +340,7 @@ add_aggregate(ShapeContext *context, Aggref *aggref)
 	}
 	else
 	{
-		Oid			type = NUMERICOID;
+		Oid type = NUMERICOID;
 
 		if (argument_type == INT2OID || argument_type == INT4OID)
 			type = INT8OID;
@@ -377,8 +374,8 @@ collect_aggregates(Node *node, ShapeContext *context)
 static Node *
 answer_mutator(Node *node, ShapeContext *context)
 {
-	ListCell   *lc;
-	int			column = 0;
+	ListCell *lc;
+	int column = 0;
 
 	if (node == NULL)
 		return NULL;
@@ -386,7 +383,8 @@ answer_mutator(Node *node, ShapeContext *context)
 	{
 		column++;
 		if (equal(node, lfirst(lc)))
-			return (Node *) makeVar(1, column, exprType(node), exprTypmod(node), exprCollation(node), 0);
+			return (Node *) makeVar(1, column, exprType(node), exprTypmod(node),
+									exprCollation(node), 0);
 	}
 	if (IsA(node, Aggref))
 	{
@@ -394,7 +392,8 @@ answer_mutator(Node *node, ShapeContext *context)
 		{
 			column++;
 			if (equal(node, lfirst(lc)))
-				return (Node *) makeVar(1, column, exprType(node), exprTypmod(node), exprCollation(node), 0);
+				return (Node *) makeVar(1, column, exprType(node), exprTypmod(node),
+										exprCollation(node), 0);
 		}
 		elog(ERROR, "aggregate of a rollup not found");
 	}
@@ -405,11 +404,11 @@ answer_mutator(Node *node, ShapeContext *context)
 static char *
 answer_list(ShapeContext *context, List *targets)
 {
-	Query	   *query = makeNode(Query);
+	Query *query = makeNode(Query);
 	RangeTblEntry *rte = makeNode(RangeTblEntry);
-	List	   *names = NIL;
-	ListCell   *lc;
-	char	   *text;
+	List *names = NIL;
+	ListCell *lc;
+	char *text;
 
 	for (int i = 1; i <= list_length(context->keys); i++)
 		names = lappend(names, makeString(psprintf("k_%d", i)));
@@ -445,10 +444,10 @@ answer_list(ShapeContext *context, List *targets)
 static void
 note_bucket_key(RollupShape *shape, int key, Node *expression)
 {
-	FuncExpr   *call = (FuncExpr *) expression;
-	char	   *name;
-	Const	   *width;
-	Var		   *at;
+	FuncExpr *call = (FuncExpr *) expression;
+	char *name;
+	Const *width;
+	Var *at;
 
 	if (shape->bucket_key != 0 || !IsA(expression, FuncExpr) || list_length(call->args) < 2)
 		return;
@@ -471,11 +470,11 @@ rollup_shape(Query *query)
 {
 	RollupShape *shape = palloc0(sizeof(RollupShape));
 	ShapeContext context = {0};
-	int			rtindex = rollup_event_rtindex(query);
-	int			guc_level = NewGUCNestLevel();
-	List	   *targets;
-	Node	   *where;
-	ListCell   *lc;
+	int rtindex = rollup_event_rtindex(query);
+	int guc_level = NewGUCNestLevel();
+	List *targets;
+	Node *where;
+	ListCell *lc;
 
 	if (rtindex == 0)
 		elog(ERROR, "definition of a rollup does not read behavior.event");
@@ -496,11 +495,12 @@ rollup_shape(Query *query)
 	{
 		SortGroupClause *clause = lfirst_node(SortGroupClause, lc);
 		TargetEntry *target = get_sortgroupref_tle(clause->tleSortGroupRef, targets);
-		Node	   *key = (Node *) target->expr;
+		Node *key = (Node *) target->expr;
 		RollupColumn *column = &shape->keys[shape->nkeys++];
 
 		context.keys = lappend(context.keys, key);
-		fill_column(column, deparse(&context, key), exprType(key), exprTypmod(key), exprCollation(key));
+		fill_column(column, deparse(&context, key), exprType(key), exprTypmod(key),
+					exprCollation(key));
 		column->label = target->resname != NULL && !target->resjunk ? target->resname : column->sql;
 		if (shape->time_key == 0 && column->type == TIMESTAMPTZOID)
 			shape->time_key = shape->nkeys;

@@ -29,21 +29,20 @@
 
 typedef struct RefuseContext
 {
-	List	   *dpcontext;
-	Node	   *found;			/* offending expression */
-	AttrNumber	tick_id;
+	List *dpcontext;
+	Node *found; /* offending expression */
+	AttrNumber tick_id;
 } RefuseContext;
 
-#define refuse(message, ...) \
-	ereport(ERROR, \
-			(errcode(ERRCODE_FEATURE_NOT_SUPPORTED), errmsg message, errhint(__VA_ARGS__)))
+#define refuse(message, ...)                                                                       \
+	ereport(ERROR, (errcode(ERRCODE_FEATURE_NOT_SUPPORTED), errmsg message, errhint(__VA_ARGS__)))
 
 /* Leaves out the casts that deparsing adds to literals: 'day'::text is 'day' to the reader. */
 static char *
 without_literal_casts(const char *text)
 {
 	StringInfoData buf;
-	bool		quoted = false;
+	bool quoted = false;
 
 	initStringInfo(&buf);
 	for (const char *p = text; *p != '\0'; p++)
@@ -75,8 +74,8 @@ without_literal_casts(const char *text)
 static char *
 closing(char *open)
 {
-	int			depth = 0;
-	char		quote = '\0';
+	int depth = 0;
+	char quote = '\0';
 
 	for (char *p = open; *p != '\0'; p++)
 	{
@@ -96,13 +95,13 @@ closing(char *open)
 static char *
 without_extra_parentheses(char *text)
 {
-	char	   *end;
+	char *end;
 
 	for (char *p = text; *p != '\0'; p++)
 	{
 		if (*p == '\'' || *p == '"')
 		{
-			char		quote = *p++;
+			char quote = *p++;
 
 			while (*p != quote && *p != '\0')
 				p++;
@@ -112,8 +111,8 @@ without_extra_parentheses(char *text)
 		}
 		while (p[0] == '(' && p[1] == '(')
 		{
-			char	   *outer = closing(p);
-			char	   *inner = closing(p + 1);
+			char *outer = closing(p);
+			char *inner = closing(p + 1);
 
 			if (outer == NULL || inner == NULL || inner + 1 != outer)
 				break;
@@ -134,8 +133,8 @@ without_extra_parentheses(char *text)
 static char *
 shown(RefuseContext *context, Node *expression)
 {
-	return without_extra_parentheses(without_literal_casts(deparse_expression(expression, context->dpcontext,
-																			  false, false)));
+	return without_extra_parentheses(
+		without_literal_casts(deparse_expression(expression, context->dpcontext, false, false)));
 }
 
 /* The function that a node calls, InvalidOid for none. */
@@ -207,11 +206,12 @@ static const char *
 width_of_unit(const char *unit)
 {
 	static const char *const widths[][2] = {
-		{"second", "1 second"}, {"seconds", "1 second"}, {"minute", "1 minute"}, {"minutes", "1 minute"},
-		{"hour", "1 hour"}, {"hours", "1 hour"}, {"day", "1 day"}, {"days", "1 day"},
-		{"week", "7 days"}, {"weeks", "7 days"}, {"month", "1 month"}, {"months", "1 month"},
-		{"quarter", "3 months"}, {"year", "1 year"}, {"years", "1 year"},
-		{"decade", "10 years"}, {"century", "100 years"},
+		{"second", "1 second"},	 {"seconds", "1 second"},  {"minute", "1 minute"},
+		{"minutes", "1 minute"}, {"hour", "1 hour"},	   {"hours", "1 hour"},
+		{"day", "1 day"},		 {"days", "1 day"},		   {"week", "7 days"},
+		{"weeks", "7 days"},	 {"month", "1 month"},	   {"months", "1 month"},
+		{"quarter", "3 months"}, {"year", "1 year"},	   {"years", "1 year"},
+		{"decade", "10 years"},	 {"century", "100 years"},
 	};
 
 	for (int i = 0; i < lengthof(widths); i++)
@@ -225,14 +225,16 @@ width_of_unit(const char *unit)
 static char *
 text_constant(Node *node)
 {
-	Const	   *constant = (Const *) node;
+	Const *constant = (Const *) node;
 
-	if (node == NULL || !IsA(node, Const) || constant->constisnull || constant->consttype != TEXTOID)
+	if (node == NULL || !IsA(node, Const) || constant->constisnull ||
+		constant->consttype != TEXTOID)
 		return NULL;
 	return TextDatumGetCString(constant->constvalue);
 }
 
-/* "behavior.time_bucket('1 day', occurred_at, 'Europe/Berlin')" for date_trunc('day', occurred_at). */
+/* "behavior.time_bucket('1 day', occurred_at, 'Europe/Berlin')" for date_trunc('day', occurred_at).
+ */
 static char *
 bucket_for(RefuseContext *context, const char *width, Node *at, Node *zone)
 {
@@ -251,11 +253,12 @@ static char *
 replacement_of(RefuseContext *context, Node *node)
 {
 	const char *zone = quote_literal_cstr(pg_get_timezone_name(session_timezone));
-	Oid			function = called_function(node);
-	List	   *arguments = IsA(node, FuncExpr) ? ((FuncExpr *) node)->args
-		: IsA(node, OpExpr) ? ((OpExpr *) node)->args : NIL;
-	Node	   *first = arguments != NIL ? linitial(arguments) : NULL;
-	Node	   *second = list_length(arguments) > 1 ? lsecond(arguments) : NULL;
+	Oid function = called_function(node);
+	List *arguments = IsA(node, FuncExpr) ? ((FuncExpr *) node)->args
+					  : IsA(node, OpExpr) ? ((OpExpr *) node)->args
+										  : NIL;
+	Node *first = arguments != NIL ? linitial(arguments) : NULL;
+	Node *second = list_length(arguments) > 1 ? lsecond(arguments) : NULL;
 	const char *name = OidIsValid(function) ? get_func_name(function) : NULL;
 
 	if (IsA(node, SQLValueFunction))
@@ -276,24 +279,29 @@ replacement_of(RefuseContext *context, Node *node)
 	if (IsA(node, CoerceViaIO))
 	{
 		CoerceViaIO *cast = (CoerceViaIO *) node;
-		Oid			source = getBaseType(exprType((Node *) cast->arg));
+		Oid source = getBaseType(exprType((Node *) cast->arg));
 
 		first = (Node *) cast->arg;
 		if (cast->resulttype == TIMESTAMPTZOID || cast->resulttype == TIMESTAMPOID ||
 			cast->resulttype == DATEOID)
 			return psprintf("Write behavior.try_timestamptz(%s) instead%s.", shown(context, first),
 							cast->resulttype == TIMESTAMPTZOID
-							? "" : psprintf(", and AT TIME ZONE %s for a local time", zone));
-		if (source == TIMESTAMPTZOID || source == TIMESTAMPOID || source == DATEOID || source == TIMEOID)
-			return psprintf("Group by %s or by behavior.time_bucket(...) of it, and format it when reading the rollup.",
-							shown(context, first));
+								? ""
+								: psprintf(", and AT TIME ZONE %s for a local time", zone));
+		if (source == TIMESTAMPTZOID || source == TIMESTAMPOID || source == DATEOID ||
+			source == TIMEOID)
+			return psprintf(
+				"Group by %s or by behavior.time_bucket(...) of it, and format it when reading the rollup.",
+				shown(context, first));
 		return pstrdup("Write an immutable expression instead.");
 	}
 	if (IsA(node, NextValueExpr))
 		name = pstrdup("random");
-	if (name == NULL || (OidIsValid(function) && get_func_namespace(function) != PG_CATALOG_NAMESPACE))
-		return psprintf("A rollup's result must not depend on when or where it is computed: use an immutable expression%s.",
-						name != NULL ? ", or declare the function IMMUTABLE if that is what it is" : "");
+	if (name == NULL ||
+		(OidIsValid(function) && get_func_namespace(function) != PG_CATALOG_NAMESPACE))
+		return psprintf(
+			"A rollup's result must not depend on when or where it is computed: use an immutable expression%s.",
+			name != NULL ? ", or declare the function IMMUTABLE if that is what it is" : "");
 
 	if (strcmp(name, "date_trunc") == 0 && second != NULL && exprType(second) == TIMESTAMPTZOID)
 	{
@@ -322,18 +330,20 @@ replacement_of(RefuseContext *context, Node *node)
 						field != NULL ? field : "field", shown(context, second), zone);
 	}
 	if (strcmp(name, "to_char") == 0)
-		return psprintf("Group by behavior.time_bucket('1 day', %s, %s) or the value itself, and format it when reading the rollup.",
-						first != NULL ? shown(context, first) : "occurred_at", zone);
+		return psprintf(
+			"Group by behavior.time_bucket('1 day', %s, %s) or the value itself, and format it when reading the rollup.",
+			first != NULL ? shown(context, first) : "occurred_at", zone);
 	if (strcmp(name, "now") == 0 || strcmp(name, "clock_timestamp") == 0 ||
 		strcmp(name, "statement_timestamp") == 0 || strcmp(name, "transaction_timestamp") == 0 ||
 		strcmp(name, "timeofday") == 0 || strcmp(name, "age") == 0)
-		return pstrdup("Group by behavior.time_bucket(...) and compare with now() when reading the rollup.");
+		return pstrdup(
+			"Group by behavior.time_bucket(...) and compare with now() when reading the rollup.");
 	if (strcmp(name, "concat") == 0 || strcmp(name, "concat_ws") == 0)
 	{
 		StringInfoData buf;
-		char	   *separator = NULL;
-		ListCell   *lc;
-		List	   *parts = arguments;
+		char *separator = NULL;
+		ListCell *lc;
+		List *parts = arguments;
 
 		if (strcmp(name, "concat_ws") == 0 && parts != NIL)
 		{
@@ -353,7 +363,8 @@ replacement_of(RefuseContext *context, Node *node)
 			}
 			appendStringInfoString(&buf, shown(context, lfirst(lc)));
 		}
-		return psprintf("Write %s instead, with coalesce(x, '') around what may be NULL.", buf.data);
+		return psprintf("Write %s instead, with coalesce(x, '') around what may be NULL.",
+						buf.data);
 	}
 	if (strcmp(name, "format") == 0)
 		return pstrdup("Write the parts with || instead: 'a' || b.");
@@ -365,11 +376,13 @@ replacement_of(RefuseContext *context, Node *node)
 		return psprintf("Write behavior.try_timestamptz(%s) instead.",
 						first != NULL ? shown(context, first) : "text");
 	if (IsA(node, OpExpr) && first != NULL && exprType(first) == TIMESTAMPTZOID)
-		return psprintf("Write an expression of %s AT TIME ZONE %s instead, which does not depend on the session's time zone.",
-						shown(context, first), zone);
+		return psprintf(
+			"Write an expression of %s AT TIME ZONE %s instead, which does not depend on the session's time zone.",
+			shown(context, first), zone);
 	if (strcmp(name, "timezone") == 0 || strcmp(name, "timestamptz") == 0)
 		return psprintf("Name the time zone: AT TIME ZONE %s.", zone);
-	return pstrdup("A rollup's result must not depend on when or where it is computed: use an immutable expression.");
+	return pstrdup(
+		"A rollup's result must not depend on when or where it is computed: use an immutable expression.");
 }
 
 static void
@@ -377,7 +390,7 @@ check_mutable(RefuseContext *context, Node *node)
 {
 	if (find_mutable(node, context))
 	{
-		char	   *hint = replacement_of(context, context->found);
+		char *hint = replacement_of(context, context->found);
 
 		refuse(("a rollup cannot keep %s, which is not immutable", shown(context, context->found)),
 			   "%s", hint);
@@ -388,36 +401,40 @@ static bool
 check_aggregates(Node *node, RefuseContext *context)
 {
 	RollupMerge merge;
-	bool		is_average;
-	bool		exact_float;
-	char	   *merge_aggregate;
-	char	   *compare;
-	Aggref	   *aggref = (Aggref *) node;
+	bool is_average;
+	bool exact_float;
+	char *merge_aggregate;
+	char *compare;
+	Aggref *aggref = (Aggref *) node;
 
 	if (node == NULL)
 		return false;
 	if (IsA(node, GroupingFunc))
-		refuse(("a rollup cannot keep %s", shown(context, node)), "Leave it out: a rollup has no grouping sets.");
+		refuse(("a rollup cannot keep %s", shown(context, node)),
+			   "Leave it out: a rollup has no grouping sets.");
 	if (!IsA(node, Aggref))
 		return expression_tree_walker(node, check_aggregates, (void *) context);
 
 	if (aggref->aggkind != AGGKIND_NORMAL)
-		refuse(("a rollup cannot keep %s, an ordered-set aggregate", shown(context, node)),
-			   "Its result cannot be merged. For percentiles keep tdigest(x, 100) of extension tdigest and read tdigest_percentile(tdigest(d), 0.95).");
+		refuse(
+			("a rollup cannot keep %s, an ordered-set aggregate", shown(context, node)),
+			"Its result cannot be merged. For percentiles keep tdigest(x, 100) of extension tdigest and read tdigest_percentile(tdigest(d), 0.95).");
 	if (aggref->aggdistinct != NIL)
 	{
-		char	   *argument = shown(context, (Node *) linitial_node(TargetEntry, aggref->args)->expr);
+		char *argument = shown(context, (Node *) linitial_node(TargetEntry, aggref->args)->expr);
 
-		refuse(("a rollup cannot keep %s", shown(context, node)),
-			   "Group by %s as well and count when reading the rollup, or keep an estimate: hll_add_agg(hll_hash_text(%s)) of extension hll.",
-			   argument, argument);
+		refuse(
+			("a rollup cannot keep %s", shown(context, node)),
+			"Group by %s as well and count when reading the rollup, or keep an estimate: hll_add_agg(hll_hash_text(%s)) of extension hll.",
+			argument, argument);
 	}
 	if (aggref->aggorder != NIL)
 		refuse(("a rollup cannot keep %s, an ordered aggregate", shown(context, node)),
 			   "Events arrive in any order: leave out ORDER BY, or use min() and max().");
-	if (!rollup_aggregate_kind(aggref, &merge, &is_average, &exact_float, &merge_aggregate, &compare))
+	if (!rollup_aggregate_kind(aggref, &merge, &is_average, &exact_float, &merge_aggregate,
+							   &compare))
 	{
-		char	   *name = get_func_name(aggref->aggfnoid);
+		char *name = get_func_name(aggref->aggfnoid);
 		const char *hint = "behavior.aggregate_merge lists the aggregates whose results merge.";
 
 		if (strncmp(name, "stddev", 6) == 0 || strncmp(name, "var", 3) == 0)
@@ -425,7 +442,8 @@ check_aggregates(Node *node, RefuseContext *context)
 		else if (strcmp(name, "string_agg") == 0 || strcmp(name, "array_agg") == 0 ||
 				 strncmp(name, "json", 4) == 0)
 			hint = "Group by its argument, and collect the values when reading the rollup.";
-		refuse(("a rollup cannot keep %s: no rule merges its results", shown(context, node)), "%s", hint);
+		refuse(("a rollup cannot keep %s: no rule merges its results", shown(context, node)), "%s",
+			   hint);
 	}
 	return false;
 }
@@ -433,15 +451,15 @@ check_aggregates(Node *node, RefuseContext *context)
 typedef struct NoticeContext
 {
 	RefuseContext *refuse;
-	List	   *seen;
+	List *seen;
 } NoticeContext;
 
 /* Names casts of properties that raise when the value is not what the cast expects. */
 static bool
 note_casts(Node *node, NoticeContext *context)
 {
-	Oid			result = InvalidOid;
-	Node	   *argument = NULL;
+	Oid result = InvalidOid;
+	Node *argument = NULL;
 
 	if (node == NULL)
 		return false;
@@ -489,15 +507,17 @@ note_casts(Node *node, NoticeContext *context)
 		}
 		if (function != NULL && !list_member(context->seen, node))
 		{
-			char	   *text = shown(context->refuse, argument);
+			char *text = shown(context->refuse, argument);
 
 			context->seen = lappend(context->seen, node);
 			if (exprType(argument) == JSONBOID)
 				text = psprintf("%s #>> '{}'", text);
-			ereport(NOTICE,
-					(errmsg("%s raises for an event whose value is no such thing, and that event is then left out of the rollup",
-							shown(context->refuse, node)),
-					 errhint("behavior.%s(%s)%s gives NULL instead.", function, text, back)));
+			ereport(
+				NOTICE,
+				(errmsg(
+					 "%s raises for an event whose value is no such thing, and that event is then left out of the rollup",
+					 shown(context->refuse, node)),
+				 errhint("behavior.%s(%s)%s gives NULL instead.", function, text, back)));
 		}
 	}
 	return expression_tree_walker(node, note_casts, (void *) context);
@@ -509,15 +529,17 @@ rollup_check(Query *query)
 {
 	RefuseContext context = {0};
 	NoticeContext notice = {0};
-	int			rtindex;
-	List	   *targets;
-	Node	   *where;
-	ListCell   *lc;
+	int rtindex;
+	List *targets;
+	Node *where;
+	ListCell *lc;
 
 	if (query->commandType != CMD_SELECT || query->utilityStmt != NULL)
-		refuse(("a rollup keeps a SELECT"), "Write SELECT ... FROM behavior.event [WHERE ...] [GROUP BY ...].");
+		refuse(("a rollup keeps a SELECT"),
+			   "Write SELECT ... FROM behavior.event [WHERE ...] [GROUP BY ...].");
 	if (query->cteList != NIL)
-		refuse(("a rollup cannot keep WITH"), "Write one SELECT FROM behavior.event; combine rollups in a view on top of them.");
+		refuse(("a rollup cannot keep WITH"),
+			   "Write one SELECT FROM behavior.event; combine rollups in a view on top of them.");
 	if (query->setOperations != NULL)
 		refuse(("a rollup cannot keep UNION, INTERSECT or EXCEPT"),
 			   "Make a rollup of each SELECT, and a view that combines them.");
@@ -534,7 +556,8 @@ rollup_check(Query *query)
 	context.tick_id = get_attnum(behavior_relid(REL_EVENT), "tick_id");
 
 	if (query->distinctClause != NIL || query->hasDistinctOn)
-		refuse(("a rollup cannot keep SELECT DISTINCT"), "Write GROUP BY with the same expressions.");
+		refuse(("a rollup cannot keep SELECT DISTINCT"),
+			   "Write GROUP BY with the same expressions.");
 	if (find_foreign((Node *) targets, &context) || find_foreign(where, &context))
 	{
 		if (IsA(context.found, SubLink))
@@ -542,13 +565,15 @@ rollup_check(Query *query)
 				   "Join the rollup to other tables when reading it: a view on top of it is fine.");
 		if (IsA(context.found, WindowFunc))
 			refuse(("a rollup cannot keep %s, a window function",
-					psprintf("%s(...) OVER (...)", get_func_name(((WindowFunc *) context.found)->winfnoid))), "Use it when reading the rollup.");
+					psprintf("%s(...) OVER (...)",
+							 get_func_name(((WindowFunc *) context.found)->winfnoid))),
+				   "Use it when reading the rollup.");
 		refuse(("a rollup cannot keep %s, which returns a set", shown(&context, context.found)),
 			   "Group by the whole value, and unnest it when reading the rollup.");
 	}
 	if (query->havingQual != NULL)
 	{
-		Node	   *having = copyObject(query->havingQual);
+		Node *having = copyObject(query->havingQual);
 
 		ChangeVarNodes(having, rtindex, 1, 0);
 		refuse(("a rollup cannot keep HAVING %s", shown(&context, having)),
@@ -558,10 +583,13 @@ rollup_check(Query *query)
 		refuse(("a rollup cannot keep GROUPING SETS, ROLLUP or CUBE"),
 			   "Group by the finest set, and use grouping sets when reading the rollup.");
 	if (query->sortClause != NIL)
-		refuse(("a rollup cannot keep ORDER BY %s",
-				shown(&context, (Node *) get_sortgroupref_tle(linitial_node(SortGroupClause, query->sortClause)->tleSortGroupRef,
-															  targets)->expr)),
-			   "Order when reading the rollup.");
+		refuse(
+			("a rollup cannot keep ORDER BY %s",
+			 shown(&context,
+				   (Node *) get_sortgroupref_tle(
+					   linitial_node(SortGroupClause, query->sortClause)->tleSortGroupRef, targets)
+					   ->expr)),
+			"Order when reading the rollup.");
 	if (query->limitCount != NULL || query->limitOffset != NULL)
 		refuse(("a rollup cannot keep LIMIT or OFFSET"), "Limit when reading the rollup.");
 	if (query->rowMarks != NIL)
@@ -584,8 +612,9 @@ rollup_check(Query *query)
 	check_mutable(&context, where);
 	foreach (lc, query->groupClause)
 	{
-		Node	   *key = (Node *) get_sortgroupref_tle(lfirst_node(SortGroupClause, lc)->tleSortGroupRef,
-														targets)->expr;
+		Node *key = (Node *) get_sortgroupref_tle(lfirst_node(SortGroupClause, lc)->tleSortGroupRef,
+												  targets)
+						->expr;
 
 		rollup_check_key_type(exprType(key), exprCollation(key), shown(&context, key));
 	}

@@ -88,7 +88,7 @@ rollup_merge_expression(const RollupColumn *column, const char *a, const char *b
 							column->merge_aggregate, a, b);
 	}
 	elog(ERROR, "unknown merge %d", (int) column->merge);
-	return NULL;				/* keeps the compiler quiet */
+	return NULL; /* keeps the compiler quiet */
 }
 
 /* Groups into the state. */
@@ -144,10 +144,11 @@ rollup_live_sql(const RollupShape *shape, const char *definition, const char *st
 	StringInfoData buf;
 
 	initStringInfo(&buf);
-	appendStringInfo(&buf,
-					 "WITH t AS MATERIALIZED (SELECT * FROM behavior._tail(%s::pg_catalog.regclass, %s::pg_catalog.regclass, "
-					 "(SELECT token FROM %s)) AS t(key_hash uuid",
-					 quote_literal_cstr(definition), quote_literal_cstr(storage), token_table);
+	appendStringInfo(
+		&buf,
+		"WITH t AS MATERIALIZED (SELECT * FROM behavior._tail(%s::pg_catalog.regclass, %s::pg_catalog.regclass, "
+		"(SELECT token FROM %s)) AS t(key_hash uuid",
+		quote_literal_cstr(definition), quote_literal_cstr(storage), token_table);
 	append_definitions(&buf, shape);
 	appendStringInfoString(&buf, ")) ");
 
@@ -155,8 +156,9 @@ rollup_live_sql(const RollupShape *shape, const char *definition, const char *st
 	{
 		appendStringInfo(&buf, "SELECT %s FROM (SELECT ", shape->select_list);
 		append_finals(&buf, shape);
-		appendStringInfo(&buf, " FROM %s WHERE NOT (key_hash IN (SELECT t.key_hash FROM t))) AS m UNION ALL ",
-						 storage);
+		appendStringInfo(
+			&buf, " FROM %s WHERE NOT (key_hash IN (SELECT t.key_hash FROM t))) AS m UNION ALL ",
+			storage);
 	}
 	appendStringInfo(&buf, "SELECT %s FROM (SELECT ", shape->select_list);
 	append_finals(&buf, shape);
@@ -166,12 +168,16 @@ rollup_live_sql(const RollupShape *shape, const char *definition, const char *st
 	for (int i = 0; i < shape->npartials; i++)
 		appendStringInfo(&buf, "%s%s AS s_%d", i + shape->nkeys == 0 ? "" : ", ",
 						 rollup_merge_expression(&shape->partials[i], psprintf("s.s_%d", i + 1),
-												 psprintf("t.s_%d", i + 1)), i + 1);
+												 psprintf("t.s_%d", i + 1)),
+						 i + 1);
 	if (shape->nkeys > 0)
-		appendStringInfo(&buf, " FROM t LEFT JOIN %s AS s ON s.key_hash = t.key_hash) AS u) AS m", storage);
-	else
-		appendStringInfo(&buf, " FROM (VALUES (1)) AS o(x) LEFT JOIN t ON true LEFT JOIN %s AS s ON true) AS u) AS m",
+		appendStringInfo(&buf, " FROM t LEFT JOIN %s AS s ON s.key_hash = t.key_hash) AS u) AS m",
 						 storage);
+	else
+		appendStringInfo(
+			&buf,
+			" FROM (VALUES (1)) AS o(x) LEFT JOIN t ON true LEFT JOIN %s AS s ON true) AS u) AS m",
+			storage);
 	return buf.data;
 }
 
@@ -180,8 +186,9 @@ char *
 rollup_folded_sql(const RollupShape *shape, const char *definition, const char *storage)
 {
 	StringInfoData buf;
-	char	   *ready = psprintf("(SELECT behavior._ready(%s::pg_catalog.regclass, %s::pg_catalog.regclass))",
-								 quote_literal_cstr(definition), quote_literal_cstr(storage));
+	char *ready =
+		psprintf("(SELECT behavior._ready(%s::pg_catalog.regclass, %s::pg_catalog.regclass))",
+				 quote_literal_cstr(definition), quote_literal_cstr(storage));
 
 	initStringInfo(&buf);
 	appendStringInfo(&buf, "SELECT %s FROM (SELECT ", shape->select_list);
@@ -194,12 +201,14 @@ rollup_folded_sql(const RollupShape *shape, const char *definition, const char *
 		for (int i = 0; i < shape->npartials; i++)
 		{
 			if (shape->partials[i].merge == MERGE_COUNT)
-				appendStringInfo(&buf, "%sCOALESCE(s.s_%d, 0::bigint) AS s_%d", i == 0 ? "" : ", ", i + 1, i + 1);
+				appendStringInfo(&buf, "%sCOALESCE(s.s_%d, 0::bigint) AS s_%d", i == 0 ? "" : ", ",
+								 i + 1, i + 1);
 			else
 				appendStringInfo(&buf, "%ss.s_%d", i == 0 ? "" : ", ", i + 1);
 		}
-		appendStringInfo(&buf, " FROM (VALUES (1)) AS o(x) LEFT JOIN %s AS s ON true) AS u) AS m WHERE %s",
-						 storage, ready);
+		appendStringInfo(
+			&buf, " FROM (VALUES (1)) AS o(x) LEFT JOIN %s AS s ON true) AS u) AS m WHERE %s",
+			storage, ready);
 	}
 	return buf.data;
 }

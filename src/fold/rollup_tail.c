@@ -36,14 +36,14 @@ PG_FUNCTION_INFO_V1(behavior__tail);
 PG_FUNCTION_INFO_V1(behavior__ready);
 
 /*
- * The built-in rollup before the first tick: its catalog row is not there yet, but nothing is folded
- * either, so all there is is tail.
+ * The built-in rollup before the first tick: its catalog row is not there yet, but nothing is
+ * folded either, so all there is is tail.
  */
 static RollupRow *
 unborn_activity(Oid definition, Oid storage, Snapshot snapshot)
 {
-	Oid			schema = behavior_schema_oid();
-	RollupRow  *row;
+	Oid schema = behavior_schema_oid();
+	RollupRow *row;
 
 	if (get_rel_namespace(definition) != schema ||
 		strcmp(get_rel_name(definition), "_activity_definition") != 0 || tick_last(snapshot) != 0)
@@ -62,12 +62,11 @@ static void
 check_token(const RollupRow *row, bool has_token, const pg_uuid_t *token, bool unborn)
 {
 	if (unborn ? pg_class_aclcheck(row->relation, GetUserId(), ACL_SELECT) == ACLCHECK_OK
-		: has_token && memcmp(token, &row->token, sizeof(pg_uuid_t)) == 0)
+			   : has_token && memcmp(token, &row->token, sizeof(pg_uuid_t)) == 0)
 		return;
-	ereport(ERROR,
-			(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
-			 errmsg("permission denied for the events of rollup \"%s\"", row->name),
-			 errhint("Read the rollup's relation.")));
+	ereport(ERROR, (errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+					errmsg("permission denied for the events of rollup \"%s\"", row->name),
+					errhint("Read the rollup's relation.")));
 }
 
 /* Copies groups to the result. */
@@ -87,7 +86,7 @@ check_columns(TupleDesc wanted, TupleDesc have)
 {
 	if (wanted->natts == have->natts)
 	{
-		int			i = 0;
+		int i = 0;
 
 		while (i < wanted->natts &&
 			   TupleDescAttr(wanted, i)->atttypid == TupleDescAttr(have, i)->atttypid)
@@ -95,9 +94,8 @@ check_columns(TupleDesc wanted, TupleDesc have)
 		if (i == wanted->natts)
 			return;
 	}
-	ereport(ERROR,
-			(errcode(ERRCODE_DATATYPE_MISMATCH),
-			 errmsg("columns of a rollup's view do not match its definition")));
+	ereport(ERROR, (errcode(ERRCODE_DATATYPE_MISMATCH),
+					errmsg("columns of a rollup's view do not match its definition")));
 }
 
 /* Evaluates as the owner; with an event that raises left out. */
@@ -107,7 +105,7 @@ evaluate(Oid owner, Oid definition, Oid storage, Tuplestorestate *events, TupleD
 {
 	MemoryContext caller = CurrentMemoryContext;
 	ResourceOwner resources = CurrentResourceOwner;
-	bool		raised = false;
+	bool raised = false;
 
 	for (int round = 0; round < 2; round++)
 	{
@@ -133,7 +131,7 @@ evaluate(Oid owner, Oid definition, Oid storage, Tuplestorestate *events, TupleD
 		}
 		PG_CATCH();
 		{
-			ErrorData  *error;
+			ErrorData *error;
 
 			MemoryContextSwitchTo(caller);
 			error = CopyErrorData();
@@ -165,30 +163,29 @@ Datum
 behavior__tail(PG_FUNCTION_ARGS)
 {
 	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
-	Snapshot	snapshot = GetActiveSnapshot();
+	Snapshot snapshot = GetActiveSnapshot();
 	MemoryContext caller;
 	MemoryContext context;
 	Tuplestorestate *result;
-	Oid			definition;
-	Oid			storage;
-	RollupRow  *row;
-	bool		unborn = false;
-	BatchSet   *batches;
+	Oid definition;
+	Oid storage;
+	RollupRow *row;
+	bool unborn = false;
+	BatchSet *batches;
 
 	if (rsinfo == NULL || !IsA(rsinfo, ReturnSetInfo) ||
 		(rsinfo->allowedModes & SFRM_Materialize) == 0 || rsinfo->expectedDesc == NULL)
-		ereport(ERROR,
-				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-				 errmsg("behavior._tail() is called by the views of rollups only")));
+		ereport(ERROR, (errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+						errmsg("behavior._tail() is called by the views of rollups only")));
 	if (PG_ARGISNULL(0) || PG_ARGISNULL(1))
-		ereport(ERROR,
-				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
-				 errmsg("definition and storage of a rollup must not be NULL")));
+		ereport(ERROR, (errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
+						errmsg("definition and storage of a rollup must not be NULL")));
 	definition = PG_GETARG_OID(0);
 	storage = PG_GETARG_OID(1);
 
 	caller = MemoryContextSwitchTo(rsinfo->econtext->ecxt_per_query_memory);
-	result = tuplestore_begin_heap((rsinfo->allowedModes & SFRM_Materialize_Random) != 0, false, work_mem);
+	result = tuplestore_begin_heap((rsinfo->allowedModes & SFRM_Materialize_Random) != 0, false,
+								   work_mem);
 	rsinfo->returnMode = SFRM_Materialize;
 	rsinfo->setResult = result;
 	rsinfo->setDesc = CreateTupleDescCopy(rsinfo->expectedDesc);
@@ -209,14 +206,15 @@ behavior__tail(PG_FUNCTION_ARGS)
 	batches = tick_batches(snapshot, unborn ? 0 : rollup_progress(row->name, snapshot), TICK_ALL);
 	if (batches->nruns > 0)
 	{
-		Relation	log = table_open(behavior_relid(REL_LOG), AccessShareLock);
-		TupleDesc	desc = CreateTupleDescCopy(RelationGetDescr(log));
+		Relation log = table_open(behavior_relid(REL_LOG), AccessShareLock);
+		TupleDesc desc = CreateTupleDescCopy(RelationGetDescr(log));
 		Tuplestorestate *events = rollup_events();
-		int64		count = log_read_batches(batches, snapshot, rollup_collect_event, events);
+		int64 count = log_read_batches(batches, snapshot, rollup_collect_event, events);
 
 		table_close(log, AccessShareLock);
 		if (count > 0)
-			evaluate(rollup_reading_owner(row), definition, storage, events, desc, count, rsinfo->setDesc, result);
+			evaluate(rollup_reading_owner(row), definition, storage, events, desc, count,
+					 rsinfo->setDesc, result);
 		tuplestore_end(events);
 	}
 	MemoryContextSwitchTo(caller);
@@ -227,10 +225,10 @@ behavior__tail(PG_FUNCTION_ARGS)
 Datum
 behavior__ready(PG_FUNCTION_ARGS)
 {
-	Oid			definition = PG_GETARG_OID(0);
-	Oid			storage = PG_GETARG_OID(1);
-	Snapshot	snapshot = GetActiveSnapshot();
-	RollupRow  *row = rollup_row_by_definition(definition, snapshot);
+	Oid definition = PG_GETARG_OID(0);
+	Oid storage = PG_GETARG_OID(1);
+	Snapshot snapshot = GetActiveSnapshot();
+	RollupRow *row = rollup_row_by_definition(definition, snapshot);
 
 	if (row == NULL)
 		row = unborn_activity(definition, storage, snapshot);

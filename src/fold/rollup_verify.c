@@ -30,8 +30,8 @@ PG_FUNCTION_INFO_V1(behavior__verify_rollup);
 /* Bounds of the cells to compare; NULL text for none. */
 typedef struct Bounds
 {
-	char	   *since;
-	char	   *until;
+	char *since;
+	char *until;
 } Bounds;
 
 /* Registers a tuplestore under a name for the statements that follow. */
@@ -54,8 +54,8 @@ static Tuplestorestate *
 read_aside(const char *name, TupleDesc desc)
 {
 	Tuplestorestate *store = tuplestore_begin_heap(false, false, work_mem);
-	Oid			type = TEXTOID;
-	Datum		value = CStringGetTextDatum(name);
+	Oid type = TEXTOID;
+	Datum value = CStringGetTextDatum(name);
 	SecureContext secure;
 
 	secure_begin(&secure, behavior_owner());
@@ -64,8 +64,8 @@ read_aside(const char *name, TupleDesc desc)
 			 SPI_OK_SELECT, true, 1, &type, &value, NULL);
 	for (uint64 i = 0; i < SPI_processed; i++)
 	{
-		Datum		values[3];
-		bool		isnull[3];
+		Datum values[3];
+		bool isnull[3];
 
 		heap_deform_tuple(SPI_tuptable->vals[i], SPI_tuptable->tupdesc, values, isnull);
 		tuplestore_putvalues(store, desc, values, isnull);
@@ -78,7 +78,7 @@ read_aside(const char *name, TupleDesc desc)
 static TupleDesc
 aside_desc(void)
 {
-	TupleDesc	desc = CreateTemplateTupleDesc(3);
+	TupleDesc desc = CreateTemplateTupleDesc(3);
 
 	TupleDescInitEntry(desc, 1, "batch_id", INT8OID, -1, 0);
 	TupleDescInitEntry(desc, 2, "source", TEXTOID, -1, 0);
@@ -86,7 +86,8 @@ aside_desc(void)
 	return desc;
 }
 
-/* The events to recompute from.  OFFSET 0 keeps the query's own conditions from seeing the others first. */
+/* The events to recompute from.  OFFSET 0 keeps the query's own conditions from seeing the others
+ * first. */
 static char *
 events_sql(const RollupShape *shape, const BatchSet *later, bool aside, const Bounds *bounds)
 {
@@ -94,8 +95,10 @@ events_sql(const RollupShape *shape, const BatchSet *later, bool aside, const Bo
 	const char *separator = " WHERE ";
 
 	initStringInfo(&buf);
-	appendStringInfoString(&buf, "(SELECT e.event_id, e.source, e.type, e.user_id, e.anonymous_id, e.occurred_at, e.sequence, "
-						   "e.properties, e.context, e.actor, e.received_at, e.batch_id FROM behavior.event AS e");
+	appendStringInfoString(
+		&buf,
+		"(SELECT e.event_id, e.source, e.type, e.user_id, e.anonymous_id, e.occurred_at, e.sequence, "
+		"e.properties, e.context, e.actor, e.received_at, e.batch_id FROM behavior.event AS e");
 	if (later->nruns > 0)
 	{
 		appendStringInfo(&buf, "%sNOT (e.batch_id <@ '{", separator);
@@ -107,8 +110,10 @@ events_sql(const RollupShape *shape, const BatchSet *later, bool aside, const Bo
 	}
 	if (aside)
 	{
-		appendStringInfo(&buf, "%sNOT EXISTS (SELECT FROM _aside AS a WHERE a.batch_id = e.batch_id AND "
-						 "a.source = e.source AND a.event_id = e.event_id)", separator);
+		appendStringInfo(&buf,
+						 "%sNOT EXISTS (SELECT FROM _aside AS a WHERE a.batch_id = e.batch_id AND "
+						 "a.source = e.source AND a.event_id = e.event_id)",
+						 separator);
 		separator = " AND ";
 	}
 	if (bounds->since != NULL)
@@ -117,8 +122,9 @@ events_sql(const RollupShape *shape, const BatchSet *later, bool aside, const Bo
 		separator = " AND ";
 	}
 	if (bounds->until != NULL)
-		appendStringInfo(&buf, "%se.occurred_at < %s::timestamptz + interval %s + interval '2 days'", separator,
-						 bounds->until, quote_literal_cstr(shape->bucket_width));
+		appendStringInfo(&buf,
+						 "%se.occurred_at < %s::timestamptz + interval %s + interval '2 days'",
+						 separator, bounds->until, quote_literal_cstr(shape->bucket_width));
 	appendStringInfoString(&buf, " OFFSET 0)");
 	return buf.data;
 }
@@ -127,7 +133,7 @@ events_sql(const RollupShape *shape, const BatchSet *later, bool aside, const Bo
 static void
 append_json(StringInfo buf, const RollupShape *shape, bool keys, const char *side)
 {
-	int			count = keys ? shape->nkeys : shape->npartials;
+	int count = keys ? shape->nkeys : shape->npartials;
 
 	if (count == 0)
 	{
@@ -140,12 +146,13 @@ append_json(StringInfo buf, const RollupShape *shape, bool keys, const char *sid
 		const char *separator = i > 0 ? ", " : "";
 
 		if (keys)
-			appendStringInfo(buf, "%sCASE WHEN s.key_hash IS NULL THEN p.k_%d ELSE s.k_%d END AS %s", separator,
-							 i + 1, i + 1, quote_identifier(shape->keys[i].label));
+			appendStringInfo(buf,
+							 "%sCASE WHEN s.key_hash IS NULL THEN p.k_%d ELSE s.k_%d END AS %s",
+							 separator, i + 1, i + 1, quote_identifier(shape->keys[i].label));
 		else
 		{
-			char	   *label = pnstrdup(shape->partials[i].sql,
-										 Min(strlen(shape->partials[i].sql), NAMEDATALEN - 10));
+			char *label = pnstrdup(shape->partials[i].sql,
+								   Min(strlen(shape->partials[i].sql), NAMEDATALEN - 10));
 
 			appendStringInfo(buf, "%s%s.s_%d AS %s", separator, side, i + 1,
 							 quote_identifier(psprintf("s_%d: %s", i + 1, label)));
@@ -168,7 +175,9 @@ differences_sql(const RollupShape *shape, const char *storage, const Bounds *bou
 	append_json(&buf, shape, false, "s");
 	appendStringInfoString(&buf, " END, CASE WHEN p.key_hash IS NOT NULL THEN ");
 	append_json(&buf, shape, false, "p");
-	appendStringInfo(&buf, " END FROM %s AS s FULL JOIN _partials AS p ON p.key_hash = s.key_hash WHERE (", storage);
+	appendStringInfo(
+		&buf, " END FROM %s AS s FULL JOIN _partials AS p ON p.key_hash = s.key_hash WHERE (",
+		storage);
 	if (shape->nkeys > 0)
 	{
 		appendStringInfoString(&buf, "s.key_hash IS NULL OR p.key_hash IS NULL");
@@ -179,12 +188,14 @@ differences_sql(const RollupShape *shape, const char *storage, const Bounds *bou
 		const RollupColumn *column = &shape->partials[i];
 
 		if (column->compare != NULL)
-			appendStringInfo(&buf, "%s%s(s.s_%d) IS DISTINCT FROM %s(p.s_%d)", separator, column->compare, i + 1,
-							 column->compare, i + 1);
+			appendStringInfo(&buf, "%s%s(s.s_%d) IS DISTINCT FROM %s(p.s_%d)", separator,
+							 column->compare, i + 1, column->compare, i + 1);
 		else if (column->merge == MERGE_AGGREGATE)
-			appendStringInfo(&buf, "%sROW(s.s_%d)::record *<> ROW(p.s_%d)::record", separator, i + 1, i + 1);
+			appendStringInfo(&buf, "%sROW(s.s_%d)::record *<> ROW(p.s_%d)::record", separator,
+							 i + 1, i + 1);
 		else if (column->merge == MERGE_COUNT)
-			appendStringInfo(&buf, "%sCOALESCE(s.s_%d, 0::bigint) <> COALESCE(p.s_%d, 0::bigint)", separator, i + 1, i + 1);
+			appendStringInfo(&buf, "%sCOALESCE(s.s_%d, 0::bigint) <> COALESCE(p.s_%d, 0::bigint)",
+							 separator, i + 1, i + 1);
 		else
 			appendStringInfo(&buf, "%ss.s_%d IS DISTINCT FROM p.s_%d", separator, i + 1, i + 1);
 	}
@@ -192,8 +203,8 @@ differences_sql(const RollupShape *shape, const char *storage, const Bounds *bou
 		appendStringInfoString(&buf, "false");
 	appendStringInfoChar(&buf, ')');
 	if (bounds->since != NULL)
-		appendStringInfo(&buf, " AND COALESCE(s.k_%d, p.k_%d) >= %s::timestamptz", shape->bucket_key,
-						 shape->bucket_key, bounds->since);
+		appendStringInfo(&buf, " AND COALESCE(s.k_%d, p.k_%d) >= %s::timestamptz",
+						 shape->bucket_key, shape->bucket_key, bounds->since);
 	if (bounds->until != NULL)
 		appendStringInfo(&buf, " AND COALESCE(s.k_%d, p.k_%d) < %s::timestamptz", shape->bucket_key,
 						 shape->bucket_key, bounds->until);
@@ -213,27 +224,30 @@ Datum
 behavior__verify_rollup(PG_FUNCTION_ARGS)
 {
 	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
-	Snapshot	snapshot = GetActiveSnapshot();
+	Snapshot snapshot = GetActiveSnapshot();
 	MemoryContext caller;
 	Tuplestorestate *result;
-	TupleDesc	result_desc;
-	char	   *name;
-	RollupRow  *row;
-	Bounds		bounds = {NULL, NULL};
-	BatchSet   *later;
-	TupleDesc	desc = aside_desc();
+	TupleDesc result_desc;
+	char *name;
+	RollupRow *row;
+	Bounds bounds = {NULL, NULL};
+	BatchSet *later;
+	TupleDesc desc = aside_desc();
 	Tuplestorestate *aside;
 	SecureContext secure;
 	RollupPlan *plan;
 	Tuplestorestate *partials;
 
-	if (rsinfo == NULL || !IsA(rsinfo, ReturnSetInfo) || (rsinfo->allowedModes & SFRM_Materialize) == 0)
+	if (rsinfo == NULL || !IsA(rsinfo, ReturnSetInfo) ||
+		(rsinfo->allowedModes & SFRM_Materialize) == 0)
 		ereport(ERROR,
-				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED), errmsg("set-valued function called in a context that cannot accept a set")));
+				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+				 errmsg("set-valued function called in a context that cannot accept a set")));
 	if (get_call_result_type(fcinfo, NULL, &result_desc) != TYPEFUNC_COMPOSITE)
 		elog(ERROR, "return type must be a row type");
 	caller = MemoryContextSwitchTo(rsinfo->econtext->ecxt_per_query_memory);
-	result = tuplestore_begin_heap((rsinfo->allowedModes & SFRM_Materialize_Random) != 0, false, work_mem);
+	result = tuplestore_begin_heap((rsinfo->allowedModes & SFRM_Materialize_Random) != 0, false,
+								   work_mem);
 	result_desc = CreateTupleDescCopy(result_desc);
 	rsinfo->returnMode = SFRM_Materialize;
 	rsinfo->setResult = result;
@@ -248,7 +262,7 @@ behavior__verify_rollup(PG_FUNCTION_ARGS)
 		ereport(ERROR,
 				(errcode(ERRCODE_UNDEFINED_OBJECT), errmsg("rollup \"%s\" does not exist", name)));
 	if (!row->built || !OidIsValid(rollup_row_owner(row)))
-		return (Datum) 0;		/* nothing to compare yet */
+		return (Datum) 0; /* nothing to compare yet */
 
 	later = tick_batches(snapshot, rollup_progress(name, snapshot), TICK_ALL);
 	aside = read_aside(name, desc);
@@ -262,17 +276,18 @@ behavior__verify_rollup(PG_FUNCTION_ARGS)
 		bounds.until = bound(PG_ARGISNULL(2), PG_ARGISNULL(2) ? 0 : PG_GETARG_TIMESTAMPTZ(2));
 	}
 	register_store("_aside", desc, aside);
-	partials = rollup_evaluate_sql(plan,
-								   rollup_partial_sql(plan->shape,
-													  events_sql(plan->shape, later, tuplestore_tuple_count(aside) > 0,
-																 &bounds)));
+	partials = rollup_evaluate_sql(
+		plan,
+		rollup_partial_sql(plan->shape, events_sql(plan->shape, later,
+												   tuplestore_tuple_count(aside) > 0, &bounds)));
 	register_store("_partials", plan->desc, partials);
-	if (SPI_execute(differences_sql(plan->shape, rollup_qualified(row->storage), &bounds), true, 0) != SPI_OK_SELECT)
+	if (SPI_execute(differences_sql(plan->shape, rollup_qualified(row->storage), &bounds), true,
+					0) != SPI_OK_SELECT)
 		elog(ERROR, "could not compare rollup \"%s\"", name);
 	for (uint64 i = 0; i < SPI_processed; i++)
 	{
-		Datum		values[4];
-		bool		isnull[4];
+		Datum values[4];
+		bool isnull[4];
 
 		heap_deform_tuple(SPI_tuptable->vals[i], SPI_tuptable->tupdesc, values + 1, isnull + 1);
 		values[0] = CStringGetTextDatum(name);
