@@ -261,7 +261,7 @@ session_prepare(void)
 		values[1] = JsonbPGetDatum(session_current_settings());
 		spi_exec(
 			"INSERT INTO behavior._projection (name, kind, state, tick_id, settings) "
-			"VALUES ($1, 'session', 'current', 0, $2 || '{\"table\": \"a\"}') ON CONFLICT (name) DO NOTHING",
+			"VALUES ($1, 'session', 'current', 0, $2) ON CONFLICT (name) DO NOTHING",
 			SPI_OK_INSERT, false, 2, types, values, NULL);
 	}
 	secure_end(&secure);
