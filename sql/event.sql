@@ -40,7 +40,7 @@ DEALLOCATE send;
 INSERT INTO behavior.event (event_id, type) VALUES ('e1', 'x'), ('e8', 'x') ON CONFLICT DO NOTHING;
 INSERT INTO behavior.event (event_id, type) VALUES ('e8', 'x') ON CONFLICT DO NOTHING RETURNING event_id;
 SELECT received, accepted, duplicates FROM behavior.last_batch();
-EXPLAIN (ANALYZE, COSTS off, TIMING off, SUMMARY off, BUFFERS off) INSERT INTO behavior.event (event_id, type) VALUES ('explained', 'x');
+DO $$ BEGIN EXECUTE 'EXPLAIN (ANALYZE) INSERT INTO behavior.event (event_id, type) VALUES (''explained'', ''x'')'; END $$;
 SELECT count(*) FROM behavior.event WHERE event_id = 'explained';
 
 \echo -- large values: stored out of line, and taken from toasted columns

@@ -18,7 +18,6 @@ CREATE TABLE other (type text);
 \pset format unaligned
 \pset tuples_only on
 SELECT refusal('SELECT date_trunc(''day'', occurred_at), count(*) FROM behavior.event GROUP BY 1');
-SELECT refusal('SELECT date_trunc(''week'', occurred_at, ''UTC''), count(*) FROM behavior.event GROUP BY 1');
 SELECT refusal('SELECT date_trunc(''minute'', occurred_at), count(*) FROM behavior.event GROUP BY 1');
 SELECT refusal('SELECT occurred_at::date, count(*) FROM behavior.event GROUP BY 1');
 SELECT refusal('SELECT occurred_at::timestamp, count(*) FROM behavior.event GROUP BY 1');

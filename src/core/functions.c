@@ -90,9 +90,6 @@ tidy_decimal(Slice slice, char **literal, int *length)
 		const char *exponent;
 
 		*out++ = *cur++;
-		/* numeric_in leaves the exponent to strtol, which skips white space. */
-		while (cur < slice.end && is_space(*cur))
-			cur++;
 		if (cur < slice.end && (*cur == '-' || *cur == '+'))
 			*out++ = *cur++;
 		exponent = cur;
