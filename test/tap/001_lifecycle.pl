@@ -108,6 +108,18 @@ $node->append_conf('postgresql.conf', "behavior.databases = '*'");
 $node->reload;
 ok(wait_for_worker($node, 'postgres'), 'behavior.databases = * lets them come back');
 
+# A library and an extension that do not fit: said once, and nothing is folded until they do.
+$position = log_position($node);
+$node->safe_psql('undone', q{SET allow_system_table_mods = on; UPDATE pg_extension SET extversion = '0.1' WHERE extname = 'behavior'});
+$node->wait_for_log(qr/WARNING:  extension "behavior" is at version 0\.1, the loaded library at/, $position);
+send_events($node, 'undone', 1, 10);
+wait_for_worker($node, 'undone');
+is($node->safe_psql('undone', 'SELECT count(*) FROM behavior.tick'), '0', 'no tick with another version');
+$node->safe_psql('undone', q{SET allow_system_table_mods = on; UPDATE pg_extension SET extversion = (SELECT default_version FROM pg_available_extensions WHERE name = 'behavior') WHERE extname = 'behavior'});
+ok(wait_until_folded($node, 'undone', 10), 'but with the right one');
+my $mismatches = () = log_since($node, $position) =~ /WARNING:  extension "behavior" is at version/g;
+cmp_ok($mismatches, '<=', 2, 'the warning comes once a process, of which there are two');
+
 # An idle database: no write, no snapshot.
 $node->safe_psql('postgres', 'DROP DATABASE undone');
 $node->poll_query_until('postgres', "SELECT count(*) = 0 FROM pg_stat_activity WHERE backend_type = 'behavior maintenance' AND state <> 'idle'");

@@ -94,6 +94,16 @@ ok(wait_until_folded($node, 'postgres', 70), 'the beat goes on');
 ok($node->poll_query_until('postgres', 'CALL behavior.tick(); SELECT events = 70 FROM quick_view', "CALL\nt"),
 	'CALL refreshes');
 
+# Many events do not wait for the beat; few do.
+$node->append_conf('postgresql.conf', "behavior.tick_interval = '1h'\nbehavior.tick_events = 100");
+$node->reload;
+# The beat under way ends when the worker has read the setting: from then on there is none.
+$node->poll_query_until('postgres', "SELECT count(*) = 1 FROM pg_stat_activity WHERE backend_type = 'behavior worker'"
+	. " AND state_change > pg_conf_load_time() + interval '2 seconds'");
+send_events($node, 'postgres', 71, 90);
+send_events($node, 'postgres', 91, 300);
+ok(wait_until_folded($node, 'postgres', 300), 'more than behavior.tick_events are folded before the beat');
+
 # A broken view did not do harm to the others, nor fill the log.
 my $log = slurp_file($node->logfile);
 unlike($log, qr/PANIC|terminated by signal/, 'nothing crashed');
