@@ -21,7 +21,7 @@ from generate import Generator          # noqa: E402
 RETAIL = int(os.environ.get("DEMO_RETAIL", "100000"))
 GENERATED = int(os.environ.get("DEMO_EVENTS", "100000"))
 INSERTS = 4000          # sent one by one
-COPY_ROWS = 20000       # in a file
+COPY_ROWS = 4000        # in a file: what is flushed at once never deadlocks with another sender
 
 
 def main():
