@@ -50,8 +50,8 @@ static const char *const rel_names[BEHAVIOR_REL_COUNT] = {
 	[REL_REFRESH] = "_refresh",
 };
 
-static Oid	schema_oid = InvalidOid;
-static Oid	rel_oids[BEHAVIOR_REL_COUNT];
+static Oid schema_oid = InvalidOid;
+static Oid rel_oids[BEHAVIOR_REL_COUNT];
 static bool callbacks_registered = false;
 
 static void
@@ -105,8 +105,8 @@ behavior_schema_oid(void)
 Oid
 behavior_relid(BehaviorRel rel)
 {
-	Oid			relid = rel_oids[rel];
-	Oid			schema;
+	Oid relid = rel_oids[rel];
+	Oid schema;
 
 	if (OidIsValid(relid))
 		return relid;
@@ -115,10 +115,9 @@ behavior_relid(BehaviorRel rel)
 	if (OidIsValid(schema))
 		relid = get_relname_relid(rel_names[rel], schema);
 	if (!OidIsValid(relid))
-		ereport(ERROR,
-				(errcode(ERRCODE_UNDEFINED_OBJECT),
-				 errmsg("relation \"behavior.%s\" does not exist", rel_names[rel]),
-				 errhint("Run CREATE EXTENSION behavior in this database.")));
+		ereport(ERROR, (errcode(ERRCODE_UNDEFINED_OBJECT),
+						errmsg("relation \"behavior.%s\" does not exist", rel_names[rel]),
+						errhint("Run CREATE EXTENSION behavior in this database.")));
 	rel_oids[rel] = relid;
 	return relid;
 }
@@ -133,16 +132,15 @@ behavior_extension_oid(void)
 Oid
 behavior_owner(void)
 {
-	Oid			schema = behavior_schema_oid();
-	HeapTuple	tuple = NULL;
-	Oid			owner;
+	Oid schema = behavior_schema_oid();
+	HeapTuple tuple = NULL;
+	Oid owner;
 
 	if (OidIsValid(schema))
 		tuple = SearchSysCache1(NAMESPACEOID, ObjectIdGetDatum(schema));
 	if (!HeapTupleIsValid(tuple))
 		ereport(ERROR,
-				(errcode(ERRCODE_UNDEFINED_OBJECT),
-				 errmsg("schema \"behavior\" does not exist"),
+				(errcode(ERRCODE_UNDEFINED_OBJECT), errmsg("schema \"behavior\" does not exist"),
 				 errhint("Run CREATE EXTENSION behavior in this database.")));
 	owner = ((Form_pg_namespace) GETSTRUCT(tuple))->nspowner;
 	ReleaseSysCache(tuple);

@@ -14,10 +14,10 @@ typedef enum BehaviorRel
 	REL_INSTANCE,
 	REL_LOG,
 	REL_SENDER,
-	REL_SENDER_KEY,				/* index */
+	REL_SENDER_KEY, /* index */
 	REL_SENDER_ID_SEQ,
 	REL_BATCH,
-	REL_BATCH_PKEY,				/* index */
+	REL_BATCH_PKEY, /* index */
 	REL_BATCH_ID_SEQ,
 	REL_INTAKE,
 	REL_KEY_GENERATION,
@@ -29,18 +29,18 @@ typedef enum BehaviorRel
 	REL_LOG_WALK,
 	REL_TICK,
 	REL_TICK_RANGE,
-	REL_TICK_RANGE_PKEY,		/* index */
-	REL_TICK_RANGE_TICK_ID,		/* index */
+	REL_TICK_RANGE_PKEY,	/* index */
+	REL_TICK_RANGE_TICK_ID, /* index */
 	REL_TICK_STATE,
-	REL_TICK_STATE_PKEY,		/* index */
+	REL_TICK_STATE_PKEY, /* index */
 	REL_EVENT,
 	REL_INBOX,
 	REL_PROJECTION,
 	REL_SET_ASIDE,
 	REL_SESSION,
-	REL_SESSION_VISITOR,		/* index */
+	REL_SESSION_VISITOR, /* index */
 	REL_SESSION_NEXT,
-	REL_SESSION_NEXT_VISITOR,	/* index */
+	REL_SESSION_NEXT_VISITOR, /* index */
 	REL_SESSION_ALIAS,
 	REL_ROLLUP,
 	REL_REFRESH,
@@ -48,15 +48,15 @@ typedef enum BehaviorRel
 } BehaviorRel;
 
 /* OID of one of our relations; raises 42704 with a hint when the extension is not there. */
-extern Oid	behavior_relid(BehaviorRel rel);
+extern Oid behavior_relid(BehaviorRel rel);
 
 /* OID of schema behavior, InvalidOid when the extension is not in this database. */
-extern Oid	behavior_schema_oid(void);
+extern Oid behavior_schema_oid(void);
 
 /* OID of the extension, InvalidOid when it is not in this database.  Not cached. */
-extern Oid	behavior_extension_oid(void);
+extern Oid behavior_extension_oid(void);
 
 /* The role that owns the extension: what our own SQL runs as. */
-extern Oid	behavior_owner(void);
+extern Oid behavior_owner(void);
 
 #endif

@@ -28,27 +28,27 @@
 
 /* 17 put a backend's virtual transaction id into a struct of its own. */
 #if PG_VERSION_NUM >= 170000
-#define MY_LXID	(MyProc->vxid.lxid)
+#define MY_LXID (MyProc->vxid.lxid)
 #else
-#define MY_LXID	(MyProc->lxid)
+#define MY_LXID (MyProc->lxid)
 #endif
 
 /* Index scans that report what they did to EXPLAIN: an argument more. */
 #if PG_VERSION_NUM >= 180000
-#define index_beginscan_compat(heap, index, snapshot, nkeys, norderbys) \
+#define index_beginscan_compat(heap, index, snapshot, nkeys, norderbys)                            \
 	index_beginscan(heap, index, snapshot, NULL, nkeys, norderbys)
 #else
-#define index_beginscan_compat(heap, index, snapshot, nkeys, norderbys) \
+#define index_beginscan_compat(heap, index, snapshot, nkeys, norderbys)                            \
 	index_beginscan(heap, index, snapshot, nkeys, norderbys)
 #endif
 
 /* Ownership checks by kind of object became one function in 16. */
 #if PG_VERSION_NUM >= 160000
-#define database_ownercheck(oid, role)	object_ownercheck(DatabaseRelationId, (oid), (role))
-#define relation_ownercheck(oid, role)	object_ownercheck(RelationRelationId, (oid), (role))
+#define database_ownercheck(oid, role) object_ownercheck(DatabaseRelationId, (oid), (role))
+#define relation_ownercheck(oid, role) object_ownercheck(RelationRelationId, (oid), (role))
 #else
-#define database_ownercheck(oid, role)	pg_database_ownercheck((oid), (role))
-#define relation_ownercheck(oid, role)	pg_class_ownercheck((oid), (role))
+#define database_ownercheck(oid, role) pg_database_ownercheck((oid), (role))
+#define relation_ownercheck(oid, role) pg_class_ownercheck((oid), (role))
 #endif
 
 #if PG_VERSION_NUM >= 170000
@@ -146,18 +146,19 @@ compat_end_block_iterator(CompatBlockIterator *iterator)
 
 /* 18: whether a deferrable primary key will do. */
 #if PG_VERSION_NUM >= 180000
-#define RelationGetPrimaryKeyIndex_compat(rel)	RelationGetPrimaryKeyIndex(rel, false)
+#define RelationGetPrimaryKeyIndex_compat(rel) RelationGetPrimaryKeyIndex(rel, false)
 #else
-#define RelationGetPrimaryKeyIndex_compat(rel)	RelationGetPrimaryKeyIndex(rel)
+#define RelationGetPrimaryKeyIndex_compat(rel) RelationGetPrimaryKeyIndex(rel)
 #endif
 
 /* 18: the target list refers to GROUP BY expressions through a range table entry of their own. */
 #if PG_VERSION_NUM >= 180000
-#define query_ungrouped_targets(query) \
-	((query)->hasGroupRTE ? \
-	 (List *) flatten_group_exprs(NULL, (query), (Node *) (query)->targetList) : (query)->targetList)
+#define query_ungrouped_targets(query)                                                             \
+	((query)->hasGroupRTE                                                                          \
+		 ? (List *) flatten_group_exprs(NULL, (query), (Node *) (query)->targetList)               \
+		 : (query)->targetList)
 #else
-#define query_ungrouped_targets(query)	((query)->targetList)
+#define query_ungrouped_targets(query) ((query)->targetList)
 #endif
 
 #endif

@@ -9,8 +9,8 @@
 static const struct
 {
 	const char *name;
-	int			sqlstate;
-}			reasons[] = {
+	int sqlstate;
+} reasons[] = {
 	[REASON_NONE] = {"none", ERRCODE_INTERNAL_ERROR},
 	[REASON_MALFORMED_JSON] = {"malformed_json", ERRCODE_INVALID_TEXT_REPRESENTATION},
 	[REASON_NOT_AN_OBJECT] = {"not_an_object", ERRCODE_INVALID_TEXT_REPRESENTATION},

@@ -26,6 +26,6 @@ typedef enum Reason
 } Reason;
 
 extern const char *reason_name(Reason reason);
-extern int	reason_sqlstate(Reason reason);
+extern int reason_sqlstate(Reason reason);
 
 #endif

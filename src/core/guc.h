@@ -20,31 +20,31 @@ typedef enum UnknownType
 } UnknownType;
 
 /* Any sender. */
-extern int	behavior_on_invalid;		/* OnInvalid */
+extern int behavior_on_invalid; /* OnInvalid */
 extern char *behavior_correlation_id;
 extern char *behavior_default_source;
 
 /* Superuser, and those granted SET. */
-extern int	behavior_max_event_size;	/* bytes */
-extern int	behavior_max_future;		/* seconds; -1: no limit */
-extern int	behavior_max_past;			/* seconds; -1: no limit */
-extern int	behavior_unknown_type;		/* UnknownType */
-extern int	behavior_session_timeout;	/* seconds */
-extern char *behavior_page_property;	/* list of names */
-extern char *behavior_session_properties;	/* list of names */
-extern char *behavior_session_ignore;	/* list of event types */
+extern int behavior_max_event_size;		  /* bytes */
+extern int behavior_max_future;			  /* seconds; -1: no limit */
+extern int behavior_max_past;			  /* seconds; -1: no limit */
+extern int behavior_unknown_type;		  /* UnknownType */
+extern int behavior_session_timeout;	  /* seconds */
+extern char *behavior_page_property;	  /* list of names */
+extern char *behavior_session_properties; /* list of names */
+extern char *behavior_session_ignore;	  /* list of event types */
 
 /* Reload. */
 extern bool behavior_worker;
-extern char *behavior_databases;		/* list of names, or * */
-extern int	behavior_tick_interval;		/* milliseconds */
-extern int	behavior_tick_events;
-extern int	behavior_idempotency_window;	/* seconds; -1: for ever */
-extern int	behavior_batch_retention;	/* seconds; -1: for ever */
-extern int	behavior_maintenance_workers;
+extern char *behavior_databases;   /* list of names, or * */
+extern int behavior_tick_interval; /* milliseconds */
+extern int behavior_tick_events;
+extern int behavior_idempotency_window; /* seconds; -1: for ever */
+extern int behavior_batch_retention;	/* seconds; -1: for ever */
+extern int behavior_maintenance_workers;
 
 /* Developers. */
-extern int	behavior_key_generation_size;
+extern int behavior_key_generation_size;
 
 /* Defines every setting and reserves the prefix.  Called once, by _PG_init. */
 extern void define_settings(void);

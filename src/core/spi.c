@@ -14,23 +14,16 @@
 
 /* Settings that change what an expression returns. */
 static const char *const pinned[][2] = {
-	{"search_path", "pg_catalog, pg_temp"},
-	{"TimeZone", "UTC"},
-	{"DateStyle", "ISO, YMD"},
-	{"IntervalStyle", "postgres"},
-	{"extra_float_digits", "1"},
-	{"bytea_output", "hex"},
-	{"standard_conforming_strings", "on"},
-	{"row_security", "on"},
-	{"array_nulls", "on"},
-	{"transform_null_equals", "off"},
-	{"xmloption", "content"},
+	{"search_path", "pg_catalog, pg_temp"}, {"TimeZone", "UTC"},		 {"DateStyle", "ISO, YMD"},
+	{"IntervalStyle", "postgres"},			{"extra_float_digits", "1"}, {"bytea_output", "hex"},
+	{"standard_conforming_strings", "on"},	{"row_security", "on"},		 {"array_nulls", "on"},
+	{"transform_null_equals", "off"},		{"xmloption", "content"},
 };
 
 typedef struct CachedStatement
 {
-	const char *sql;			/* hash key: the text itself, kept in TopMemoryContext */
-	SPIPlanPtr	plan;
+	const char *sql; /* hash key: the text itself, kept in TopMemoryContext */
+	SPIPlanPtr plan;
 } CachedStatement;
 
 static HTAB *statements = NULL;
@@ -40,7 +33,7 @@ secure_begin(SecureContext *secure, Oid role)
 {
 	GetUserIdAndSecContext(&secure->saved_user, &secure->saved_context);
 	SetUserIdAndSecContext(role, secure->saved_context | SECURITY_RESTRICTED_OPERATION |
-						   SECURITY_LOCAL_USERID_CHANGE);
+									 SECURITY_LOCAL_USERID_CHANGE);
 	secure->guc_level = NewGUCNestLevel();
 	for (int i = 0; i < lengthof(pinned); i++)
 		(void) set_config_option(pinned[i][0], pinned[i][1], PGC_USERSET, PGC_S_SESSION,
@@ -72,11 +65,11 @@ static SPIPlanPtr
 cached_plan(const char *sql, int nargs, const Oid *types)
 {
 	CachedStatement *entry;
-	bool		found;
+	bool found;
 
 	if (statements == NULL)
 	{
-		HASHCTL		ctl = {0};
+		HASHCTL ctl = {0};
 
 		ctl.keysize = sizeof(char *);
 		ctl.entrysize = sizeof(CachedStatement);
@@ -90,7 +83,7 @@ cached_plan(const char *sql, int nargs, const Oid *types)
 	entry = hash_search(statements, &sql, HASH_FIND, NULL);
 	if (entry == NULL)
 	{
-		SPIPlanPtr	plan = SPI_prepare(sql, nargs, (Oid *) types);
+		SPIPlanPtr plan = SPI_prepare(sql, nargs, (Oid *) types);
 		const char *key;
 
 		if (plan == NULL)
@@ -104,11 +97,11 @@ cached_plan(const char *sql, int nargs, const Oid *types)
 }
 
 uint64
-spi_exec(const char *sql, int expected, bool read_only,
-		 int nargs, const Oid *types, const Datum *values, const char *nulls)
+spi_exec(const char *sql, int expected, bool read_only, int nargs, const Oid *types,
+		 const Datum *values, const char *nulls)
 {
-	int			rc = SPI_execute_plan(cached_plan(sql, nargs, types), (Datum *) values, nulls,
-									  read_only, 0);
+	int rc =
+		SPI_execute_plan(cached_plan(sql, nargs, types), (Datum *) values, nulls, read_only, 0);
 
 	if (rc != expected)
 		elog(ERROR, "\"%s\" returned %s", sql, SPI_result_code_string(rc));

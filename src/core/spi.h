@@ -16,9 +16,9 @@
 
 typedef struct SecureContext
 {
-	Oid			saved_user;
-	int			saved_context;
-	int			guc_level;
+	Oid saved_user;
+	int saved_context;
+	int guc_level;
 } SecureContext;
 
 /* Becomes "role".  An error undoes it with the (sub)transaction. */
@@ -31,7 +31,7 @@ extern void secure_end(SecureContext *secure);
  * The plan is kept for the session under the statement's text: pass string
  * constants or text that is built once.  Returns SPI_processed.
  */
-extern uint64 spi_exec(const char *sql, int expected, bool read_only,
-					   int nargs, const Oid *types, const Datum *values, const char *nulls);
+extern uint64 spi_exec(const char *sql, int expected, bool read_only, int nargs, const Oid *types,
+					   const Datum *values, const char *nulls);
 
 #endif
