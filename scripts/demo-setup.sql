@@ -14,9 +14,13 @@ SELECT behavior.create_rollup('traffic', format($$
 	FROM behavior.event GROUP BY 1, 2, 3 $$, :'visitors')) \g /dev/null
 SELECT behavior.create_rollup('pages', format($$
 	SELECT source, coalesce(properties->>'page', properties->>'path', properties->>'url') AS page, count(*) AS views %s
-	FROM behavior.event WHERE type = 'PageView' GROUP BY 1, 2 $$, :'visitors')) \g /dev/null
+	FROM behavior.event
+	WHERE type = 'PageView' AND coalesce(properties->>'page', properties->>'path', properties->>'url') !~ '\.(gif|jpg|xbm)$'
+	GROUP BY 1, 2 $$, :'visitors')) \g /dev/null
 SELECT behavior.create_rollup('items', format($$
-	SELECT source, properties->>'item' AS item, max(properties->>'description') AS description, count(*) AS orders,
+	SELECT source, properties->>'item' AS item,
+		max(properties->>'description') FILTER (WHERE properties->>'description' ~ '^[^a-z]+$') AS description,
+		count(*) FILTER (WHERE type = 'Purchase') AS orders,
 		sum(behavior.try_numeric(properties->>'quantity')) AS pieces,
 		sum(behavior.try_numeric(properties->>'quantity') * behavior.try_numeric(properties->>'price')) AS revenue %s
-	FROM behavior.event WHERE type = 'Purchase' GROUP BY 1, 2 $$, :'visitors')) \g /dev/null
+	FROM behavior.event WHERE type IN ('Purchase', 'Cancellation') GROUP BY 1, 2 $$, :'visitors')) \g /dev/null

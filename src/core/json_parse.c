@@ -319,7 +319,8 @@ parse_number(Parser *p, String *number)
 		if (cur == digits)
 			return fail(p, cur, "a number is invalid");
 	}
-	if (cur < p->end && is_word_char(*cur))
+	/* An address or a date is no number with something behind it. */
+	if (cur < p->end && (is_word_char(*cur) || *cur == '.' || *cur == '-' || *cur == '+'))
 		return fail(p, cur, "a number is invalid");
 	p->cur = cur;
 
