@@ -379,8 +379,9 @@ session_store_insert(SessionStore *store, const SessionVisitor *visitor, Session
 	HeapTuple tuple = row_from_run(store, visitor, run);
 
 	/*
-	 * heap_multi_insert() tells where a row went through its slot, but index entries are made from the
-	 * slot's tuple: of a row that is toasted on the way, that would be a copy that never got its place.
+	 * heap_multi_insert() tells where a row went through its slot, but index entries are made from
+	 * the slot's tuple: of a row that is toasted on the way, that would be a copy that never got
+	 * its place.
 	 */
 	if (tuple->t_len > TOAST_TUPLE_THRESHOLD || HeapTupleHasExternal(tuple))
 	{
