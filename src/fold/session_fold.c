@@ -204,7 +204,7 @@ static void
 merge_visitor(SessionFolder *folder, const SessionVisitor *visitor, SessionRun *runs, int nruns,
 			  SessionRun *stored, int nstored)
 {
-	SessionRun current;
+	SessionRun current = {0};
 	bool have = false;
 	bool changed = false;
 	pg_uuid_t *absorbed = palloc(sizeof(pg_uuid_t) * (nstored + 1));
