@@ -3,8 +3,8 @@
  *		Interns who sent a batch: role, application, correlation id and source.
  *
  * Two transactions may intern the same sender at the same time: neither waits for the
- * other and both rows stay, since they say the same.  A sender is looked up with
- * the transaction's snapshot, so that whoever can see a batch row can see
+ * other and both rows stay, since they say the same.  Only a sender that the
+ * transaction's snapshot sees is used, so that whoever can see a batch row can see
  * its sender too, in every isolation level.
  *
  * A row is used for a day from seen_at, then a new one is made.  So a
@@ -170,7 +170,7 @@ find_sender(Relation rel, const SenderKey *key, const char *role, TimestampTz ol
 	ScanKeyData keys[4];
 	SysScanDesc scan;
 	HeapTuple tuple;
-	Snapshot snapshot;
+	Snapshot snapshot = IsolationUsesXactSnapshot() ? GetTransactionSnapshot() : NULL;
 	NameData name;
 	bool ok = false;
 
@@ -184,14 +184,18 @@ find_sender(Relation rel, const SenderKey *key, const char *role, TimestampTz ol
 	ScanKeyEntryInitialize(&keys[3], 0, SENDER_CORRELATION, BTEqualStrategyNumber, InvalidOid,
 						   C_COLLATION_OID, F_TEXTEQ, CStringGetTextDatum(key->correlation));
 
-	snapshot = RegisterSnapshot(GetTransactionSnapshot());
-	scan = systable_beginscan(rel, behavior_relid(REL_SENDER_KEY), true, snapshot, 4, keys);
+	/* No MVCC snapshot: its predicate locks would make two SERIALIZABLE senders fail. */
+	scan = systable_beginscan(rel, behavior_relid(REL_SENDER_KEY), true, SnapshotSelf, 4, keys);
 	while (HeapTupleIsValid(tuple = systable_getnext(scan)))
 	{
+		TransactionId xmin = HeapTupleHeaderGetXmin(tuple->t_data);
 		bool isnull;
 		TimestampTz seen_at = DatumGetTimestampTz(
 			heap_getattr(tuple, SENDER_SEEN_AT, RelationGetDescr(rel), &isnull));
 
+		if (snapshot != NULL && !TransactionIdIsCurrentTransactionId(xmin) &&
+			XidInMVCCSnapshot(xmin, snapshot))
+			continue;
 		if (seen_at >= oldest && (!ok || seen_at > found->seen_at))
 		{
 			found->sender_id = DatumGetInt64(
@@ -201,7 +205,6 @@ find_sender(Relation rel, const SenderKey *key, const char *role, TimestampTz ol
 		}
 	}
 	systable_endscan(scan);
-	UnregisterSnapshot(snapshot);
 	return ok;
 }
 
@@ -232,7 +235,7 @@ insert_sender(Relation rel, const SenderKey *key, const char *role, TimestampTz 
 int64
 batch_sender(const char *source, int source_length)
 {
-	TimestampTz now = GetCurrentStatementStartTimestamp();
+	TimestampTz now = GetCurrentTimestamp(); /* a procedure's statement may run for days */
 	SenderKey key;
 	SenderEntry *entry;
 	SenderEntry sender;

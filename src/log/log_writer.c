@@ -222,17 +222,22 @@ insert_brin(Relation rel, Relation index, IndexInfo *info, TupleTableSlot **slot
 static void
 insert_index_entries(ResultRelInfo *result, EState *estate, TupleTableSlot **slots, int n)
 {
+	bool *shown = (bool *) palloc0(Max(result->ri_NumIndices, 1) * sizeof(bool));
 	bool others = false;
 
 	for (int i = 0; i < result->ri_NumIndices; i++)
 	{
 		IndexInfo *info = result->ri_IndexRelationInfo[i];
 
+		/* One that CONCURRENTLY has just begun to build may not even have its first block yet. */
+		if (!info->ii_ReadyForInserts)
+			continue;
 		if (is_minmax_brin(result->ri_IndexRelationDescs[i], info))
 		{
 			insert_brin(result->ri_RelationDesc, result->ri_IndexRelationDescs[i], info, slots, n);
 			/* Makes ExecInsertIndexTuples leave it out. */
 			info->ii_ReadyForInserts = false;
+			shown[i] = true;
 		}
 		else
 			others = true;
@@ -250,9 +255,10 @@ insert_index_entries(ResultRelInfo *result, EState *estate, TupleTableSlot **slo
 	}
 	for (int i = 0; i < result->ri_NumIndices; i++)
 	{
-		if (is_minmax_brin(result->ri_IndexRelationDescs[i], result->ri_IndexRelationInfo[i]))
+		if (shown[i])
 			result->ri_IndexRelationInfo[i]->ii_ReadyForInserts = true;
 	}
+	pfree(shown);
 }
 
 /* Notes the blocks that a chunk went to. */
