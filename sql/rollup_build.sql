@@ -114,3 +114,22 @@ SELECT * FROM behavior.verify();
 DO $$ BEGIN EXECUTE 'CREATE VIEW copied AS ' || pg_get_viewdef('restored'::regclass); END $$;
 CALL behavior.tick();
 SELECT name FROM behavior.rollup WHERE relation = 'copied'::regclass;
+
+-- A function is replaced while a rebuild with the old one is under way: rebuild() once more begins again.
+CREATE FUNCTION rated(text) RETURNS int LANGUAGE sql IMMUTABLE AS 'SELECT 1';
+SELECT behavior.create_rollup('rated', 'SELECT count(*) AS n, sum(rated(type)) AS s FROM behavior.event');
+CALL behavior.tick();
+CREATE FUNCTION hold_up() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE EXCEPTION USING ERRCODE = 'XX001'; END $$;
+CREATE TRIGGER hold_up BEFORE INSERT OR UPDATE OR DELETE ON _rated_state FOR EACH STATEMENT EXECUTE FUNCTION hold_up();
+SELECT behavior.rebuild('rated');
+SET client_min_messages = error;
+CALL behavior.tick();
+RESET client_min_messages;
+SELECT count(*) FROM behavior._log_walk WHERE projection = 'rated';
+CREATE OR REPLACE FUNCTION rated(text) RETURNS int LANGUAGE sql IMMUTABLE AS 'SELECT 2';
+SELECT behavior.rebuild('rated');
+DROP TRIGGER hold_up ON _rated_state;
+CALL behavior.tick();
+SELECT s / n AS rate FROM rated;
+SELECT * FROM behavior.verify('rated');
+SELECT behavior.drop_rollup('rated');

@@ -67,3 +67,19 @@ CALL behavior.tick();
 SELECT * FROM broken ORDER BY 1;
 SELECT name, state FROM behavior.projection WHERE name = 'broken';
 SELECT * FROM behavior.verify();
+
+-- A class of errors that the function made up: the event's fault as well.
+CREATE FUNCTION own_class(text) RETURNS text IMMUTABLE LANGUAGE plpgsql AS $$
+BEGIN
+	IF $1 = 'f2' THEN RAISE EXCEPTION USING ERRCODE = 'U0001', MESSAGE = 'not that one'; END IF;
+	RETURN $1;
+END $$;
+SELECT behavior.create_rollup('own_class', $$ SELECT own_class(event_id) AS id FROM behavior.event WHERE type = 'Own' GROUP BY 1 $$);
+CALL behavior.tick();
+INSERT INTO behavior.event (event_id, type) VALUES ('f1', 'Own'), ('f2', 'Own'), ('f3', 'Own');
+SELECT * FROM own_class ORDER BY 1;
+CALL behavior.tick();
+SELECT * FROM own_class_folded ORDER BY 1;
+SELECT state, events_set_aside FROM behavior.rollup WHERE name = 'own_class';
+SELECT * FROM behavior.verify('own_class');
+SELECT behavior.drop_rollup('own_class');

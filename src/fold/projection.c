@@ -346,7 +346,10 @@ behavior_rebuild(PG_FUNCTION_ARGS)
 			SPI_OK_UPDATE, 1, types, values, &isnull);
 	}
 	else
+	{
 		run_int64("UPDATE behavior._projection SET rebuild = true WHERE name = $1", SPI_OK_UPDATE,
 				  1, types, values, &isnull);
+		rollup_build_anew(name);
+	}
 	PG_RETURN_VOID();
 }

@@ -36,6 +36,9 @@ extern void rollup_fold(const char *name, const TickEvents *events);
 extern bool session_build_step(void);
 extern bool rollup_build_step(const char *name);
 
+/* A build that is under way starts again: the functions it calls may have changed since. */
+extern void rollup_build_anew(const char *name);
+
 /*
  * At the start of each tick: gives rollups that a schema-only restore brought, and the built-in
  * one, their catalog rows and a backfill; forgets those whose relation was dropped.  Writes nothing

@@ -168,6 +168,7 @@ extern Oid rollup_make_storage(const RollupShape *shape, Oid namespace, const ch
 extern bool rollup_views_replaceable(const RollupRow *row, Query *query);
 extern char *rollup_projection_name(Oid namespace, const char *relation);
 extern void rollup_forget(const char *name);
+extern void rollup_bury_dropped(Oid namespace); /* rollup_adopt.c */
 extern void rollup_register(const RollupRow *row, int64 tick);
 
 #endif

@@ -224,23 +224,68 @@ adopt_view(Oid view)
 	rollup_register(&row, tick);
 }
 
+/* What belongs to a rollup besides its relation; InvalidOid: there is none. */
+#define PARTS 6
+
+static void
+parts_of(const RollupRow *row, Oid *relids)
+{
+	relids[0] = row->folded;
+	relids[1] = row->definition;
+	relids[2] = row->storage;
+	relids[3] = row->token_table;
+	relids[4] = row->next_storage;
+	relids[5] = row->next_definition != row->definition ? row->next_definition : InvalidOid;
+}
+
+/*
+ * ALTER VIEW ... OWNER TO has given the relation to another role: the rest follows.  Only where all
+ * of the rest still belongs to one role; otherwise somebody has given away a part of
+ * it, and what he made of it must not come back to run as the owner.
+ */
+static void
+follow_owner(const RollupRow *row)
+{
+	Oid owner = owner_of(row->relation);
+	Oid old_owner = owner_of(row->storage);
+	Oid relids[PARTS];
+
+	if (!OidIsValid(owner) || !OidIsValid(old_owner) || owner == old_owner)
+		return;
+	parts_of(row, relids);
+	for (int i = 0; i < PARTS; i++)
+	{
+		Oid part_owner = OidIsValid(relids[i]) ? owner_of(relids[i]) : InvalidOid;
+
+		if (OidIsValid(part_owner) && part_owner != old_owner)
+			return;
+	}
+	for (int i = 0; i < PARTS; i++)
+	{
+		char *name = OidIsValid(relids[i]) ? rollup_qualified(relids[i]) : NULL;
+
+		if (name != NULL)
+			rollup_run(psprintf("ALTER %s %s OWNER TO %s",
+								get_rel_relkind(relids[i]) == RELKIND_VIEW ? "VIEW" : "TABLE", name,
+								quote_identifier(GetUserNameFromId(owner, false))));
+	}
+}
+
 /* Drops what is left of a rollup whose relation was dropped, and its rows. */
 static void
 bury(const RollupRow *row)
 {
-	Oid relids[] = {row->folded,
-					row->definition,
-					row->storage,
-					row->token_table,
-					row->next_storage,
-					row->next_definition != row->definition ? row->next_definition : InvalidOid};
+	Oid relids[PARTS];
 
+	if (!rollup_lock(row->name, true))
+		return; /* somebody else has just done it */
+	parts_of(row, relids);
 	ereport(
 		WARNING,
 		(errmsg("the relation of rollup \"%s\" was dropped; dropping what is left of the rollup",
 				row->name),
 		 errhint("Use behavior.drop_rollup().")));
-	for (int i = 0; i < lengthof(relids); i++)
+	for (int i = 0; i < PARTS; i++)
 	{
 		char *name = OidIsValid(relids[i]) ? rollup_qualified(relids[i]) : NULL;
 		SecureContext secure;
@@ -255,7 +300,7 @@ bury(const RollupRow *row)
 	rollup_forget(row->name);
 }
 
-/* Runs one of the two in a subtransaction: a rollup that cannot be adopted must not hold up the
+/* Runs one of the three in a subtransaction: a rollup that cannot be adopted must not hold up the
  * tick. */
 static void
 guarded(Oid view, const RollupRow *row)
@@ -267,8 +312,10 @@ guarded(Oid view, const RollupRow *row)
 	MemoryContextSwitchTo(context);
 	PG_TRY();
 	{
-		if (row != NULL)
+		if (row != NULL && get_rel_relkind(row->relation) != RELKIND_VIEW)
 			bury(row);
+		else if (row != NULL)
+			follow_owner(row);
 		else
 			adopt_view(view);
 		ReleaseCurrentSubTransaction();
@@ -289,12 +336,29 @@ guarded(Oid view, const RollupRow *row)
 		ereport(WARNING, (errcode(error->sqlerrcode),
 						  errmsg("rollup \"%s\" could not be %s: %s",
 								 row != NULL ? row->name : get_rel_name(view),
-								 row != NULL ? "cleaned up" : "adopted", error->message)));
+								 row != NULL ? "put in order" : "adopted", error->message)));
 	}
 	PG_END_TRY();
 	MemoryContextSwitchTo(context);
 	CurrentResourceOwner = resources;
 	CommandCounterIncrement();
+}
+
+/* Makes room in a schema: drops what is left there of rollups whose relation was dropped. */
+void
+rollup_bury_dropped(Oid namespace)
+{
+	ListCell *lc;
+
+	foreach (lc, rollup_rows(GetLatestSnapshot()))
+	{
+		RollupRow *row = lfirst(lc);
+
+		if (get_rel_relkind(row->relation) != RELKIND_VIEW &&
+			(get_rel_namespace(row->folded) == namespace ||
+			 get_rel_namespace(row->storage) == namespace))
+			guarded(InvalidOid, row);
+	}
 }
 
 /* Called at the start of each tick; writes nothing when all is well. */
@@ -313,7 +377,8 @@ rollup_adopt(void)
 	{
 		RollupRow *row = lfirst(lc);
 
-		if (get_rel_relkind(row->relation) != RELKIND_VIEW)
+		if (get_rel_relkind(row->relation) != RELKIND_VIEW ||
+			owner_of(row->relation) != owner_of(row->storage))
 			guarded(InvalidOid, row);
 	}
 	foreach (lc, views_calling("behavior._tail(regclass,regclass,uuid)", "relation"))
@@ -324,13 +389,16 @@ rollup_adopt(void)
 	MemoryContextDelete(context);
 }
 
-/* The role that owns a rollup, by the projection's name. */
+/* The role that owns a rollup, by the projection's name.  The built-in one has no row before the
+ * first tick. */
 Oid
 rollup_owner(const char *name)
 {
 	RollupRow *row = rollup_row_by_name(name, GetLatestSnapshot());
 	Oid owner = row != NULL ? rollup_row_owner(row) : InvalidOid;
 
+	if (row == NULL && strcmp(name, "activity") == 0)
+		return behavior_owner();
 	if (!OidIsValid(owner))
 		ereport(ERROR, (errcode(ERRCODE_UNDEFINED_OBJECT),
 						errmsg("projection \"%s\" does not exist", name)));

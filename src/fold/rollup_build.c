@@ -46,7 +46,8 @@
 #define STEP_EVENTS	 100000
 #define RANGE_BLOCKS 512
 #define WALK_OVER	 (-1) /* in next_block */
-#define LOCK_TRIES	 100  /* of 10 ms each, for the swap */
+#define LOCK_TRIES	 100  /* of 10 ms each, for readers to leave before the swap */
+#define SWAP_TRIES	 5	  /* the same, while nobody else can fold */
 
 /* The row in behavior._log_walk. */
 typedef struct Walk
@@ -409,11 +410,11 @@ repeat_grants(const RollupRow *row, List *grants, const char *relation)
 	}
 }
 
-/* Both relations for us alone; false when readers do not leave for a second. */
+/* Both relations for us alone; false when readers do not leave. */
 static bool
-lock_views(const RollupRow *row)
+lock_views(const RollupRow *row, int tries)
 {
-	for (int i = 0; i < LOCK_TRIES; i++)
+	for (int i = 0; i < tries; i++)
 	{
 		if (ConditionalLockRelationOid(row->relation, AccessExclusiveLock))
 		{
@@ -425,6 +426,32 @@ lock_views(const RollupRow *row)
 		pg_usleep(10000);
 	}
 	return false;
+}
+
+/*
+ * Whether a swap can begin.  Waits for readers before any row is locked: the old state has to be
+ * folded for as long as they stay.
+ */
+static bool
+readers_have_left(const RollupRow *row)
+{
+	if (lock_views(row, LOCK_TRIES))
+	{
+		UnlockRelationOid(row->folded, AccessExclusiveLock);
+		UnlockRelationOid(row->relation, AccessExclusiveLock);
+		return true;
+	}
+	ereport(
+		MyBackendType == B_BG_WORKER ? DEBUG1 : LOG,
+		(errmsg("rollup \"%s\" is built, but its relation is being read; it is swapped in later",
+				row->name)));
+	return false;
+}
+
+static bool
+swaps_views(const RollupRow *row)
+{
+	return OidIsValid(row->next_storage) && row->next_definition != row->definition;
 }
 
 /* Gives an object of the new definition the name that the old one had. */
@@ -530,6 +557,10 @@ build_step(const char *name)
 	bool walking = read_walk(name, &walk);
 	bool over = walking && walk.next_block == WALK_OVER;
 
+	row = rollup_row_by_name(name, GetLatestSnapshot());
+	if (over && row != NULL && swaps_views(row) && !readers_have_left(row))
+		return false;
+
 	/* The projection's row is held for the end only: ticks go on being folded while the log is
 	 * walked. */
 	if (!rollup_lock(name, over))
@@ -564,19 +595,21 @@ build_step(const char *name)
 		write_walk(name, &walk);
 		return true;
 	}
-	if (OidIsValid(row->next_storage) && row->next_definition != row->definition &&
-		!lock_views(row))
+	if (swaps_views(row) && !lock_views(row, SWAP_TRIES))
 	{
 		write_walk(name, &walk);
-		ereport(
-			LOG,
-			(errmsg(
-				"rollup \"%s\" is built, but its relation is being read; it is swapped in later",
-				name)));
 		return false;
 	}
 	finish_build(row, &walk);
 	return false;
+}
+
+void
+rollup_build_anew(const char *name)
+{
+	if (rollup_lock(name, false))
+		rollup_run(psprintf("DELETE FROM behavior._log_walk WHERE projection = %s",
+							quote_literal_cstr(name)));
 }
 
 /* One step of whatever there is to build for a rollup; true when there is more to do. */

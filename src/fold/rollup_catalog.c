@@ -332,7 +332,8 @@ rollup_plan(Oid definition, Oid storage)
 		plan->in_use = 0;
 		plan->context = NULL;
 	}
-	if (plan->valid || plan->in_use > 0)
+	/* Without a plan: making it was interrupted. */
+	if ((plan->valid && plan->partial != NULL) || plan->in_use > 0)
 		return plan;
 
 	if (plan->context != NULL)

@@ -11,8 +11,10 @@
 #include "postgres.h"
 
 #include "access/relation.h"
+#include "catalog/dependency.h"
 #include "catalog/namespace.h"
 #include "catalog/pg_class.h"
+#include "catalog/pg_extension.h"
 #include "catalog/pg_type.h"
 #include "commands/defrem.h"
 #include "commands/extension.h"
@@ -142,17 +144,34 @@ make_definition(const char *text, Oid namespace, const char *relation)
 	return get_relname_relid(name, namespace);
 }
 
+/* DROP EXTENSION ... CASCADE takes a table along that is of no use without the extension. */
+static void
+depend_on_extension(Oid relid)
+{
+	ObjectAddress table;
+	ObjectAddress extension;
+
+	if (creating_extension)
+		return;
+	ObjectAddressSet(table, RelationRelationId, relid);
+	ObjectAddressSet(extension, ExtensionRelationId, behavior_extension_oid());
+	recordDependencyOn(&table, &extension, DEPENDENCY_NORMAL);
+}
+
 /* Makes an empty state table, with an index on the time key where there is one. */
 Oid
 rollup_make_storage(const RollupShape *shape, Oid namespace, const char *relation)
 {
 	char *name = free_name(relation, "state", namespace);
+	Oid relid;
 
 	rollup_ddl(rollup_storage_sql(shape, in_schema(namespace, name)));
+	relid = get_relname_relid(name, namespace);
+	depend_on_extension(relid);
 	if (shape->time_key > 0)
 		rollup_ddl(
 			psprintf("CREATE INDEX ON %s (k_%d)", in_schema(namespace, name), shape->time_key));
-	return get_relname_relid(name, namespace);
+	return relid;
 }
 
 /* Whether a name is free for a projection. */
@@ -250,6 +269,8 @@ behavior_create_rollup(PG_FUNCTION_ARGS)
 	if (isAnyTempNamespace(namespace))
 		ereport(ERROR, (errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
 						errmsg("a rollup cannot be temporary"), errhint("Name another schema.")));
+	if (!creating_extension)
+		rollup_bury_dropped(namespace);
 	existing = get_relname_relid(range->relname, namespace);
 	if (OidIsValid(existing))
 	{
@@ -275,6 +296,7 @@ behavior_create_rollup(PG_FUNCTION_ARGS)
 		"CREATE TABLE %s (singleton boolean PRIMARY KEY DEFAULT true CHECK (singleton), token uuid NOT NULL)",
 		in_schema(namespace, token)));
 	row.token_table = get_relname_relid(token, namespace);
+	depend_on_extension(row.token_table);
 	rollup_ddl(psprintf(
 		"CREATE VIEW %s AS %s", in_schema(namespace, range->relname),
 		rollup_live_sql(shape, definition_name, storage_name, in_schema(namespace, token))));

@@ -178,8 +178,16 @@ rollup_evaluate_sql(RollupPlan *plan, const char *sql)
 bool
 rollup_is_poison(int sqlstate)
 {
+	/* A class of the function's own making: PostgreSQL's that begin with a letter are listed. */
+	int class_letter = PGUNSIXBIT(sqlstate);
+
 	switch (ERRCODE_TO_CATEGORY(sqlstate))
 	{
+		case MAKE_SQLSTATE('F', '0', '0', '0', '0'):
+		case MAKE_SQLSTATE('H', 'V', '0', '0', '0'):
+		case MAKE_SQLSTATE('X', 'X', '0', '0', '0'):
+			return false;
+		case MAKE_SQLSTATE('2', 'F', '0', '0', '0'):
 		case MAKE_SQLSTATE('2', '1', '0', '0', '0'):
 		case MAKE_SQLSTATE('2', '2', '0', '0', '0'):
 		case MAKE_SQLSTATE('2', '3', '0', '0', '0'):
@@ -189,7 +197,7 @@ rollup_is_poison(int sqlstate)
 		case MAKE_SQLSTATE('P', '0', '0', '0', '0'):
 			return true;
 	}
-	return false;
+	return class_letter >= 'A' && class_letter <= 'Z';
 }
 
 /* One attempt at some events: what to do with those that evaluate, and with one that does not. */

@@ -95,7 +95,7 @@ CREATE FUNCTION behavior._verify(name text, since timestamptz, until timestamptz
 DECLARE
 	p record;
 BEGIN
-	IF $1 IS NOT NULL AND NOT EXISTS (SELECT FROM behavior._projection q WHERE q.name = $1) THEN
+	IF $1 NOT IN ('sessions', 'activity') AND NOT EXISTS (SELECT FROM behavior._projection q WHERE q.name = $1) THEN
 		RAISE EXCEPTION USING ERRCODE = 'undefined_object',
 			MESSAGE = format('projection "%s" does not exist', $1),
 			HINT = 'behavior.projection lists them.';
