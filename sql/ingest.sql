@@ -104,3 +104,9 @@ SELECT * FROM behavior.event;
 RESET ROLE;
 DROP OWNED BY regress_ingest_sender;
 DROP ROLE regress_ingest_sender;
+
+\echo -- in a transaction that may not write
+\set VERBOSITY default
+BEGIN READ ONLY;
+SELECT * FROM behavior.ingest('{"type":"N"}');
+ROLLBACK;

@@ -12,6 +12,8 @@
 #endif
 
 #include "access/genam.h"
+#include "access/heapam.h"
+#include "access/htup_details.h"
 #include "executor/executor.h"
 #include "nodes/tidbitmap.h"
 #include "parser/parse_node.h"
@@ -63,6 +65,34 @@ compat_insert_index_tuples(ResultRelInfo *result, TupleTableSlot *slot, EState *
 	return ExecInsertIndexTuples(result, slot, estate, false, false, NULL, NIL, false);
 #else
 	return ExecInsertIndexTuples(result, slot, estate, false, false, NULL, NIL);
+#endif
+}
+
+/* The same for a row that may be a new version; of a heap-only one 16 enters it into BRIN alone. */
+static inline List *
+compat_index_row(ResultRelInfo *result, TupleTableSlot *slot, EState *estate, bool only_summarizing)
+{
+#if PG_VERSION_NUM >= 160000
+	return ExecInsertIndexTuples(result, slot, estate, false, false, NULL, NIL, only_summarizing);
+#else
+	return ExecInsertIndexTuples(result, slot, estate, false, false, NULL, NIL);
+#endif
+}
+
+/* Updates a row; true when the new version needs entries in indexes. */
+static inline bool
+compat_heap_update(Relation rel, ItemPointer tid, HeapTuple tuple, bool *only_summarizing)
+{
+#if PG_VERSION_NUM >= 160000
+	TU_UpdateIndexes update;
+
+	simple_heap_update(rel, tid, tuple, &update);
+	*only_summarizing = update == TU_Summarizing;
+	return update != TU_None;
+#else
+	simple_heap_update(rel, tid, tuple);
+	*only_summarizing = false;
+	return !HeapTupleIsHeapOnly(tuple);
 #endif
 }
 

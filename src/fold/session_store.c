@@ -23,6 +23,7 @@
 
 #include "core/catalog.h"
 #include "core/compat.h"
+#include "core/table_row.h"
 #include "fold/session.h"
 
 #define INSERT_ROWS 256 /* collected before they are inserted */
@@ -385,7 +386,7 @@ session_store_insert(SessionStore *store, const SessionVisitor *visitor, Session
 	 */
 	if (tuple->t_len > TOAST_TUPLE_THRESHOLD || HeapTupleHasExternal(tuple))
 	{
-		CatalogTupleInsertWithInfo(store->rel, tuple, store->indexes);
+		table_row_insert(store->rel, tuple, store->indexes);
 		heap_freetuple(tuple);
 		return;
 	}
@@ -400,7 +401,7 @@ session_store_update(SessionStore *store, const SessionVisitor *visitor, Session
 	HeapTuple tuple = row_from_run(store, visitor, run);
 	ItemPointerData tid = run->tid;
 
-	CatalogTupleUpdateWithInfo(store->rel, &tid, tuple, store->indexes);
+	table_row_update(store->rel, &tid, tuple, store->indexes);
 	heap_freetuple(tuple);
 }
 
@@ -418,7 +419,7 @@ session_store_flush(SessionStore *store)
 {
 	if (store->nslots == 0)
 		return;
-	CatalogTuplesMultiInsertWithInfo(store->rel, store->slots, store->nslots, store->indexes);
+	table_rows_insert(store->rel, store->slots, store->nslots, store->indexes);
 	for (int i = 0; i < store->nslots; i++)
 		ExecClearTuple(store->slots[i]);
 	store->nslots = 0;

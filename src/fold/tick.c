@@ -46,6 +46,7 @@
 #include "core/catalog.h"
 #include "core/compat.h"
 #include "core/lock.h"
+#include "core/table_row.h"
 #include "fold/tick.h"
 #include "fold/tick_events.h"
 #include "fold/tick_state.h"
@@ -188,7 +189,7 @@ tick_state_write(const TickState *old, const TickState *new)
 	values[STATE_WATERMARK_XID - 1] =
 		FullTransactionIdGetDatum(FullTransactionIdFromU64(new->watermark_xid));
 	values[STATE_SYSTEM_IDENTIFIER - 1] = Int64GetDatum(new->system_identifier);
-	CatalogTupleInsert(rel, heap_form_tuple(RelationGetDescr(rel), values, nulls));
+	table_row_insert(rel, heap_form_tuple(RelationGetDescr(rel), values, nulls), NULL);
 	if (old->exists)
 		CatalogTupleDelete(rel, unconstify(ItemPointerData *, &old->tid));
 	table_close(rel, RowExclusiveLock);
@@ -359,7 +360,7 @@ write_tick(Relation tick_rel, int64 tick_id, const Cut *cut, const TickEventsSum
 	values[TICK_FIRST_OCCURRED_AT - 1] = TimestampTzGetDatum(summary->first_occurred_at);
 	values[TICK_LAST_OCCURRED_AT - 1] = TimestampTzGetDatum(summary->last_occurred_at);
 	nulls[TICK_FIRST_OCCURRED_AT - 1] = nulls[TICK_LAST_OCCURRED_AT - 1] = summary->events == 0;
-	CatalogTupleInsert(tick_rel, heap_form_tuple(RelationGetDescr(tick_rel), values, nulls));
+	table_row_insert(tick_rel, heap_form_tuple(RelationGetDescr(tick_rel), values, nulls), NULL);
 
 	memset(nulls, 0, sizeof(nulls));
 	for (int i = 0; i < cut->batches->nruns; i++)
@@ -370,7 +371,7 @@ write_tick(Relation tick_rel, int64 tick_id, const Cut *cut, const TickEventsSum
 		values[RANGE_LAST_BATCH - 1] = Int64GetDatum(cut->batches->runs[i].last);
 		values[RANGE_TICK_ID - 1] = Int64GetDatum(tick_id);
 		tuple = heap_form_tuple(RelationGetDescr(range_rel), values, nulls);
-		CatalogTupleInsertWithInfo(range_rel, tuple, indexes);
+		table_row_insert(range_rel, tuple, indexes);
 		heap_freetuple(tuple);
 	}
 	CatalogCloseIndexes(indexes);

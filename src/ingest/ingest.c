@@ -9,6 +9,7 @@
 
 #include "fmgr.h"
 #include "funcapi.h"
+#include "miscadmin.h"
 #include "utils/builtins.h"
 #include "utils/jsonb.h"
 
@@ -97,6 +98,9 @@ behavior_ingest(PG_FUNCTION_ARGS)
 	Receipt *receipts;
 	int count;
 
+	/* Of what it calls, nothing would say so in the caller's words, and on a standby none by its
+	 * code. */
+	PreventCommandIfReadOnly("behavior.ingest()");
 	InitMaterializedSRF(fcinfo, 0);
 
 	if (!PG_ARGISNULL(1))

@@ -24,6 +24,7 @@
 #include "core/catalog.h"
 #include "core/guc.h"
 #include "core/spi.h"
+#include "core/table_row.h"
 #include "log/batch.h"
 
 enum
@@ -124,7 +125,7 @@ batch_insert(const Batch *batch)
 		isnull[BATCH_BY_SENDER - 1] = true;
 
 	tuple = heap_form_tuple(RelationGetDescr(rel), values, isnull);
-	CatalogTupleInsert(rel, tuple);
+	table_row_insert(rel, tuple, NULL);
 	heap_freetuple(tuple);
 	table_close(rel, NoLock);
 }

@@ -41,6 +41,7 @@
 
 #include "core/catalog.h"
 #include "core/guc.h"
+#include "core/table_row.h"
 #include "log/batch.h"
 
 #define SENDER_TEXT_MAX	 255 /* bytes: keeps the index row far below its limit */
@@ -227,7 +228,7 @@ insert_sender(Relation rel, const SenderKey *key, const char *role, TimestampTz 
 	values[SENDER_SOURCE - 1] = CStringGetTextDatum(key->source);
 	values[SENDER_SEEN_AT - 1] = TimestampTzGetDatum(now);
 	tuple = heap_form_tuple(RelationGetDescr(rel), values, isnull);
-	CatalogTupleInsert(rel, tuple);
+	table_row_insert(rel, tuple, NULL);
 	heap_freetuple(tuple);
 	interned_in_transaction = true;
 }

@@ -13,6 +13,7 @@
 
 #include "access/htup_details.h"
 #include "access/xact.h"
+#include "catalog/namespace.h"
 #include "catalog/pg_authid.h"
 #include "catalog/pg_database.h"
 #include "commands/dbcommands.h"
@@ -21,6 +22,7 @@
 #include "nodes/parsenodes.h"
 #include "tcop/utility.h"
 #include "utils/acl.h"
+#include "utils/lsyscache.h"
 #include "utils/syscache.h"
 
 #include "core/catalog.h"
@@ -126,6 +128,25 @@ before_utility(Node *statement)
 	}
 }
 
+/* TRUNCATE fires no trigger of a view; PostgreSQL would only say that it is no table. */
+static void
+refuse_truncate(const TruncateStmt *statement)
+{
+	ListCell *cell;
+
+	foreach (cell, statement->relations)
+	{
+		Oid relid = RangeVarGetRelid(lfirst_node(RangeVar, cell), NoLock, true);
+
+		if (OidIsValid(relid) && OidIsValid(behavior_extension_oid()) &&
+			(relid == behavior_relid(REL_EVENT) || relid == behavior_relid(REL_INBOX)))
+			ereport(ERROR, (errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+							errmsg("cannot truncate behavior.%s", get_rel_name(relid)),
+							errdetail("Events are facts: they are only added."),
+							errhint("Send another event that corrects it.")));
+	}
+}
+
 /* Notes what the launcher is to be told at commit. */
 static void
 after_utility(NodeTag tag)
@@ -167,6 +188,8 @@ process_utility(PlannedStmt *pstmt, const char *query, bool read_only_tree,
 
 	if (ours)
 		before_utility(statement);
+	else if (tag == T_TruncateStmt)
+		refuse_truncate((TruncateStmt *) statement);
 
 	if (previous_utility_hook)
 		previous_utility_hook(pstmt, query, read_only_tree, context, params, environment, dest,

@@ -28,6 +28,9 @@ check_sums($standby, 'postgres', 100, 'read on the standby');
 my ($status, undef, $err) = $standby->psql('postgres', 'CALL behavior.tick()');
 isnt($status, 0, 'a standby does not tick');
 like($err, qr/read-only|recovery/, 'and says why');
+(undef, undef, $err) = $standby->psql('postgres', qq{\\set VERBOSITY verbose\nSELECT * FROM behavior.ingest('{"type":"x"}')});
+like($err, qr/25006: cannot execute behavior.ingest\(\)/, 'nor does it take events');
+is($standby->safe_psql('postgres', "SELECT count(*) FROM behavior.find_event('no such event')"), '0', 'keys are looked up there');
 
 # Events that the old primary has not folded when it dies.
 $primary->append_conf('postgresql.conf', 'behavior.worker = off');
