@@ -166,3 +166,18 @@ SELECT behavior.create_rollup('kinds', 'SELECT count(*) FROM behavior.event');
 CALL behavior.tick();
 SELECT * FROM kinds_folded;
 SELECT * FROM behavior.verify();
+
+-- Constants mean what they meant to whoever wrote them, whatever the settings of then and now.
+SET timezone = 'Asia/Kolkata';
+SET datestyle = 'SQL, DMY';
+SET intervalstyle = 'sql_standard';
+SELECT behavior.create_rollup('constants', $$
+	SELECT type, max(occurred_at) - timestamptz '01/06/2030 00:00+00' AS since, interval '-1 days +02:03:04' AS i
+	FROM behavior.event WHERE occurred_at >= timestamptz '01/06/2024 00:00+00' AND type = 'Constant' GROUP BY 1 $$);
+RESET timezone;
+RESET datestyle;
+RESET intervalstyle;
+INSERT INTO behavior.event (type, occurred_at) VALUES ('Constant', '2024-05-31 20:00+00'), ('Constant', '2024-06-01 12:00+00');
+CALL behavior.tick();
+SELECT count(*), max(since) = timestamptz '2024-06-01 12:00+00' - timestamptz '2030-06-01 00:00+00' AS same, max(i) = interval '-1 days +02:03:04' FROM constants;
+SELECT behavior.drop_rollup('constants');

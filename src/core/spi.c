@@ -29,15 +29,21 @@ typedef struct CachedStatement
 static HTAB *statements = NULL;
 
 void
+pin_settings(void)
+{
+	for (int i = 0; i < lengthof(pinned); i++)
+		(void) set_config_option(pinned[i][0], pinned[i][1], PGC_USERSET, PGC_S_SESSION,
+								 GUC_ACTION_SAVE, true, 0, false);
+}
+
+void
 secure_begin(SecureContext *secure, Oid role)
 {
 	GetUserIdAndSecContext(&secure->saved_user, &secure->saved_context);
 	SetUserIdAndSecContext(role, secure->saved_context | SECURITY_RESTRICTED_OPERATION |
 									 SECURITY_LOCAL_USERID_CHANGE);
 	secure->guc_level = NewGUCNestLevel();
-	for (int i = 0; i < lengthof(pinned); i++)
-		(void) set_config_option(pinned[i][0], pinned[i][1], PGC_USERSET, PGC_S_SESSION,
-								 GUC_ACTION_SAVE, true, 0, false);
+	pin_settings();
 }
 
 void

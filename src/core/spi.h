@@ -21,6 +21,9 @@ typedef struct SecureContext
 	int guc_level;
 } SecureContext;
 
+/* Sets what secure_begin() does, for as long as the current level of NewGUCNestLevel(). */
+extern void pin_settings(void);
+
 /* Becomes "role".  An error undoes it with the (sub)transaction. */
 extern void secure_begin(SecureContext *secure, Oid role);
 extern void secure_end(SecureContext *secure);

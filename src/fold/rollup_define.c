@@ -42,15 +42,14 @@ PG_FUNCTION_INFO_V1(behavior_create_rollup);
 PG_FUNCTION_INFO_V1(behavior_alter_rollup);
 PG_FUNCTION_INFO_V1(behavior_drop_rollup);
 
-/* Runs DDL of ours as the current user, under a search_path that its texts are made for. */
+/* Runs DDL of ours as the current user, under the settings that its texts are made for. */
 void
 rollup_ddl(const char *sql)
 {
 	int guc_level = NewGUCNestLevel();
 	int rc;
 
-	(void) set_config_option("search_path", "pg_catalog, pg_temp", PGC_USERSET, PGC_S_SESSION,
-							 GUC_ACTION_SAVE, true, 0, false);
+	pin_settings();
 	SPI_connect();
 	rc = SPI_execute(sql, false, 0);
 	if (rc < 0)

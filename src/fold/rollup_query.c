@@ -3,9 +3,9 @@
  *		What a rollup's query means: keys, partial aggregates, and the answer over them.
  *
  * Works on the analyzed query, as the definition view stores it, and makes texts
- * of its expressions.  Texts are deparsed and parsed again under search_path "pg_catalog,
- * pg_temp", so that everything outside pg_catalog is qualified, the way
- * pg_dump does it.
+ * of its expressions.  Texts are deparsed and parsed again under pinned settings: with search_path
+ * "pg_catalog, pg_temp" everything outside pg_catalog is qualified, the way pg_dump does
+ * it, and a constant reads back as the same value whatever the session's DateStyle.
  */
 #include "postgres.h"
 
@@ -34,6 +34,7 @@
 
 #include "core/catalog.h"
 #include "core/compat.h"
+#include "core/spi.h"
 #include "fold/rollup.h"
 
 typedef struct ShapeContext
@@ -478,10 +479,7 @@ rollup_shape(Query *query)
 
 	if (rtindex == 0)
 		elog(ERROR, "definition of a rollup does not read behavior.event");
-	(void) set_config_option("search_path", "pg_catalog, pg_temp", PGC_USERSET, PGC_S_SESSION,
-							 GUC_ACTION_SAVE, true, 0, false);
-	(void) set_config_option("IntervalStyle", "postgres", PGC_USERSET, PGC_S_SESSION,
-							 GUC_ACTION_SAVE, true, 0, false);
+	pin_settings();
 
 	targets = copyObject(rollup_target_list(query));
 	where = copyObject(query->jointree->quals);
