@@ -6,6 +6,7 @@
 
 #include <limits.h>
 
+#include "mb/pg_wchar.h"
 #include "utils/guc.h"
 #include "utils/varlena.h"
 
@@ -60,13 +61,23 @@ check_name_list(char **newval, void **extra, GucSource source)
 	return ok;
 }
 
-/* Accepts text that fits a column of 255 bytes. */
+/*
+ * Accepts text that fits a column of 255 bytes.  Options of a connection's start come as bytes that
+ * nobody has verified, and what is stored would spoil every function that reads it.
+ */
 static bool
 check_short_text(char **newval, void **extra, GucSource source)
 {
-	if (strlen(*newval) > 255)
+	int length = (int) strlen(*newval);
+
+	if (length > 255)
 	{
 		GUC_check_errdetail("At most 255 bytes are allowed.");
+		return false;
+	}
+	if (pg_encoding_verifymbstr(PG_UTF8, *newval, length) != length)
+	{
+		GUC_check_errdetail("The value must be valid UTF-8.");
 		return false;
 	}
 	return true;
