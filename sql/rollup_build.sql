@@ -133,3 +133,22 @@ CALL behavior.tick();
 SELECT s / n AS rate FROM rated;
 SELECT * FROM behavior.verify('rated');
 SELECT behavior.drop_rollup('rated');
+
+-- Another query: privileges, options and comments stay, whether the views are replaced or made anew.
+SELECT behavior.create_rollup('described', 'SELECT type, count(*) AS n FROM behavior.event GROUP BY 1');
+CALL behavior.tick();
+GRANT SELECT ON described TO pg_monitor;
+COMMENT ON VIEW described IS 'it''s events by type';
+ALTER VIEW described SET (security_barrier);
+SELECT behavior.alter_rollup('described', 'SELECT type, count(*) + 0 AS n FROM behavior.event GROUP BY 1');
+CALL behavior.tick();
+SELECT obj_description(oid, 'pg_class'), reloptions, has_table_privilege('pg_monitor', oid, 'SELECT') FROM pg_class WHERE oid = 'described'::regclass;
+SELECT behavior.alter_rollup('described', 'SELECT source, type, count(*) AS n FROM behavior.event GROUP BY 1, 2');
+CALL behavior.tick();
+SELECT obj_description(oid, 'pg_class'), reloptions, has_table_privilege('pg_monitor', oid, 'SELECT') FROM pg_class WHERE oid = 'described'::regclass;
+SELECT behavior.drop_rollup('described');
+-- Long names that are alike up to where "_folded" cuts them.
+SELECT behavior.create_rollup(repeat('long', 15) || '1', 'SELECT count(*) AS n FROM behavior.event');
+SELECT behavior.create_rollup(repeat('long', 15) || '2', 'SELECT count(*) AS n FROM behavior.event');
+SELECT behavior.drop_rollup(repeat('long', 15) || '1');
+SELECT behavior.drop_rollup(repeat('long', 15) || '2');

@@ -52,7 +52,7 @@ PG_FUNCTION_INFO_V1(behavior_rebuild);
 static const char *const list_lagging =
 	"SELECT name, kind = 'session' FROM behavior._projection "
 	"WHERE kind IN ('session', 'rollup') AND state <> 'backfilling' AND tick_id < $1"
-	" AND ($2 OR attempts = 0"
+	" AND ($2 OR attempts = 0 OR state <> 'failing'"
 	" OR failed_at + least(interval '1 second' * 2 ^ least(attempts, 10), interval '5 minutes') <= clock_timestamp()) "
 	"ORDER BY tick_id DESC, kind DESC, name";
 
@@ -67,9 +67,12 @@ static const char *const choose_ticks =
 	"SELECT tick_id, events FROM behavior.tick WHERE tick_id > $1 AND tick_id <= $2 ORDER BY tick_id LIMIT 10000) t) t "
 	"WHERE total <= $3 OR tick_id = $1 + 1";
 
+/* What went wrong with a rebuild stays until that has succeeded. */
 static const char *const advance =
-	"UPDATE behavior._projection SET tick_id = $2, state = 'current', attempts = 0, error = NULL, failed_at = NULL "
-	"WHERE name = $1";
+	"UPDATE behavior._projection p SET tick_id = $2, state = 'current',"
+	" (attempts, error, failed_at) = (SELECT p.attempts, p.error, p.failed_at WHERE p.rebuild AND p.state = 'current'"
+	" UNION ALL SELECT 0, NULL, NULL WHERE NOT (p.rebuild AND p.state = 'current')) "
+	"WHERE p.name = $1";
 
 static const char *const note_failure =
 	"UPDATE behavior._projection SET state = CASE WHEN state = 'current' AND $3 THEN 'failing' ELSE "

@@ -363,12 +363,13 @@ apply_differences(const RollupRow *row)
 	as_owner(row, psprintf("DROP TABLE %s", new));
 }
 
-/* GRANTs of a view, as statements. */
+/* What CREATE VIEW does not carry over, privileges, options and the comment, as statements with
+ * \001 for the view. */
 static List *
-grants_of(Oid relid)
+properties_of(Oid relid)
 {
 	MemoryContext caller = CurrentMemoryContext;
-	List *grants = NIL;
+	List *properties = NIL;
 	SecureContext secure;
 	Oid type = OIDOID;
 	Datum value = ObjectIdGetDatum(relid);
@@ -376,37 +377,40 @@ grants_of(Oid relid)
 	secure_begin(&secure, behavior_owner());
 	SPI_connect();
 	spi_exec(
-		"SELECT pg_catalog.format('GRANT %s ON %%s TO %s%s', a.privilege_type, "
+		"SELECT pg_catalog.format(E'GRANT %s ON \\x01 TO %s%s', a.privilege_type, "
 		"CASE WHEN a.grantee = 0 THEN 'PUBLIC' ELSE pg_catalog.quote_ident(pg_catalog.pg_get_userbyid(a.grantee)) END, "
 		"CASE WHEN a.is_grantable THEN ' WITH GRANT OPTION' ELSE '' END) "
 		"FROM pg_catalog.pg_class AS c, LATERAL pg_catalog.aclexplode(c.relacl) AS a "
-		"WHERE c.oid = $1 AND a.grantee <> c.relowner",
+		"WHERE c.oid = $1 AND a.grantee <> c.relowner "
+		"UNION ALL SELECT pg_catalog.format(E'ALTER VIEW \\x01 SET (%s)', pg_catalog.array_to_string(c.reloptions, ', ')) "
+		"FROM pg_catalog.pg_class AS c WHERE c.oid = $1 AND c.reloptions IS NOT NULL "
+		"UNION ALL SELECT pg_catalog.format(E'COMMENT ON VIEW \\x01 IS %L', d.description) FROM pg_catalog.pg_description AS d "
+		"WHERE d.classoid = 'pg_catalog.pg_class'::pg_catalog.regclass AND d.objoid = $1 AND d.objsubid = 0",
 		SPI_OK_SELECT, false, 1, &type, &value, NULL);
 	for (uint64 i = 0; i < SPI_processed; i++)
 	{
 		char *text = SPI_getvalue(SPI_tuptable->vals[i], SPI_tuptable->tupdesc, 1);
 		MemoryContext spi = MemoryContextSwitchTo(caller);
 
-		grants = lappend(grants, pstrdup(text));
+		properties = lappend(properties, pstrdup(text));
 		MemoryContextSwitchTo(spi);
 	}
 	SPI_finish();
 	secure_end(&secure);
-	return grants;
+	return properties;
 }
 
 static void
-repeat_grants(const RollupRow *row, List *grants, const char *relation)
+repeat_properties(const RollupRow *row, List *properties, const char *relation)
 {
 	ListCell *lc;
 
-	foreach (lc, grants)
+	foreach (lc, properties)
 	{
 		char *text = lfirst(lc);
-		char *place = strstr(text, " ON %s TO ");
+		char *place = strchr(text, '\001');
 
-		as_owner(row, psprintf("%.*s ON %s TO %s", (int) (place - text), text, relation,
-							   place + strlen(" ON %s TO ")));
+		as_owner(row, psprintf("%.*s%s%s", (int) (place - text), text, relation, place + 1));
 	}
 }
 
@@ -481,6 +485,8 @@ swap_views(RollupRow *row)
 										 rollup_qualified(row->next_storage));
 	char *old_definition = rollup_qualified(row->definition);
 	char *old_storage = rollup_qualified(row->storage);
+	List *live_properties = properties_of(row->relation);
+	List *folded_properties = properties_of(row->folded);
 
 	if (rollup_views_replaceable(row, query))
 	{
@@ -489,8 +495,6 @@ swap_views(RollupRow *row)
 	}
 	else
 	{
-		List *live_grants = grants_of(row->relation);
-		List *folded_grants = grants_of(row->folded);
 		char *relation_name = get_rel_name(row->relation);
 		char *folded_name = get_rel_name(row->folded);
 		Oid namespace = get_rel_namespace(row->relation);
@@ -504,9 +508,9 @@ swap_views(RollupRow *row)
 		secure_end(&secure);
 		row->relation = get_relname_relid(relation_name, namespace);
 		row->folded = get_relname_relid(folded_name, folded_namespace);
-		repeat_grants(row, live_grants, relation);
-		repeat_grants(row, folded_grants, folded);
 	}
+	repeat_properties(row, live_properties, relation);
+	repeat_properties(row, folded_properties, folded);
 	as_owner(row, psprintf("DROP VIEW %s", old_definition));
 	as_owner(row, psprintf("DROP TABLE %s", old_storage));
 	rename_to(row, row->next_definition, "VIEW", definition_name);

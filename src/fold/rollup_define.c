@@ -301,7 +301,10 @@ behavior_create_rollup(PG_FUNCTION_ARGS)
 		rollup_live_sql(shape, definition_name, storage_name, in_schema(namespace, token))));
 	row.relation = get_relname_relid(range->relname, namespace);
 	folded = makeObjectName(range->relname, NULL, "folded");
-	if (strcmp(folded, range->relname) == 0)
+	/* Names so long that theirs are cut to the same. */
+	if (strcmp(folded, range->relname) == 0 ||
+		(strncmp(folded, range->relname, strlen(range->relname)) != 0 &&
+		 OidIsValid(get_relname_relid(folded, namespace))))
 		folded = free_name(range->relname, "folded", namespace);
 	rollup_ddl(psprintf("CREATE VIEW %s AS %s", in_schema(namespace, folded),
 						rollup_folded_sql(shape, definition_name, storage_name)));

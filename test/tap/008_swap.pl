@@ -38,4 +38,24 @@ ok($node->poll_query_until('postgres',
 is($node->safe_psql('postgres', 'SELECT sum(n) FROM views'), '30', 'and is right');
 is($node->safe_psql('postgres', 'SELECT count(*) FROM behavior.verify()'), '0', 'verify() finds nothing');
 
+# A rebuild that fails says so until it succeeds, and holds up no fold.
+$node->append_conf('postgresql.conf', 'behavior.maintenance_workers = 0');
+$node->reload;
+ok($node->poll_query_until('postgres', q{SELECT count(*) = 0 FROM pg_stat_activity WHERE backend_type = 'behavior maintenance'}), 'nobody builds');
+$node->safe_psql('postgres', q{
+	CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE EXCEPTION USING ERRCODE = '55000', MESSAGE = 'not now'; END $$;
+	DO $$ BEGIN
+		EXECUTE format('CREATE TRIGGER refuse BEFORE DELETE ON %s FOR EACH STATEMENT EXECUTE FUNCTION refuse()',
+			(SELECT storage FROM behavior.rollup WHERE name = 'views'));
+	END $$;
+	SELECT behavior.rebuild('views')});
+$node->psql('postgres', 'CALL behavior.tick(); CALL behavior.tick(); CALL behavior.tick(); CALL behavior.tick()');
+my $failed = q{SELECT error, state FROM behavior.projection WHERE name = 'views'};
+is($node->safe_psql('postgres', $failed), 'not now|current', 'the rebuild fails');
+send_events($node, 'postgres', 31, 40);
+ok($node->poll_query_until('postgres', q{SELECT sum(n) = 40 FROM views_folded}), 'events are folded');
+is($node->safe_psql('postgres', $failed), 'not now|current', 'and the error is still there');
+$node->safe_psql('postgres', q{DROP FUNCTION refuse() CASCADE; CALL behavior.tick()});
+is($node->safe_psql('postgres', $failed), '|current', 'until the rebuild succeeds');
+
 done_testing();
