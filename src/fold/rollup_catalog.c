@@ -184,10 +184,15 @@ rollup_run(const char *sql)
 	secure_end(&secure);
 }
 
-/* Locks the row in _rollup, and before it that of the projection; false when there is none. */
+/*
+ * Locks the row in _rollup, and before it that of the projection; false when there is none, or, in
+ * a background worker, when somebody else has it: he may be a user who has gone to lunch in
+ * his transaction.
+ */
 bool
 rollup_lock(const char *name, bool projection_too)
 {
+	bool skip = MyBackendType == B_BG_WORKER;
 	Oid type = TEXTOID;
 	Datum value = CStringGetTextDatum(name);
 	SecureContext secure;
@@ -196,11 +201,15 @@ rollup_lock(const char *name, bool projection_too)
 	secure_begin(&secure, behavior_owner());
 	SPI_connect();
 	if (projection_too)
-		found = spi_exec("SELECT FROM behavior._projection WHERE name = $1 FOR UPDATE",
-						 SPI_OK_SELECT, false, 1, &type, &value, NULL) > 0;
+		found = spi_exec(
+					skip ? "SELECT FROM behavior._projection WHERE name = $1 FOR UPDATE SKIP LOCKED"
+						 : "SELECT FROM behavior._projection WHERE name = $1 FOR UPDATE",
+					SPI_OK_SELECT, false, 1, &type, &value, NULL) > 0;
 	if (found)
-		found = spi_exec("SELECT FROM behavior._rollup WHERE name = $1 FOR UPDATE", SPI_OK_SELECT,
-						 false, 1, &type, &value, NULL) > 0;
+		found =
+			spi_exec(skip ? "SELECT FROM behavior._rollup WHERE name = $1 FOR UPDATE SKIP LOCKED"
+						  : "SELECT FROM behavior._rollup WHERE name = $1 FOR UPDATE",
+					 SPI_OK_SELECT, false, 1, &type, &value, NULL) > 0;
 	SPI_finish();
 	secure_end(&secure);
 	return found;

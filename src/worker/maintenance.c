@@ -202,7 +202,8 @@ build_failed(const char *name, const char *message)
 	SPI_finish();
 }
 
-/* One step of one build.  False when there is none to do. */
+/* One step of one build.  False when there is none to do, or none that can be done now: whoever
+ * holds one up must not make us try without a pause. */
 static bool
 run_build(void)
 {
@@ -219,14 +220,13 @@ run_build(void)
 	{
 		const char *name = lfirst(cell);
 		char *volatile error = NULL;
-		volatile bool locked = false;
+		volatile bool more = false;
 
 		PG_TRY();
 		{
 			begin_job("building a projection");
-			locked = lock_build(name);
-			if (locked)
-				(void) projection_build_step(name);
+			if (lock_build(name))
+				more = projection_build_step(name);
 			finish_transaction();
 		}
 		PG_CATCH();
@@ -242,7 +242,7 @@ run_build(void)
 			build_failed(name, error);
 			finish_transaction();
 		}
-		if (locked)
+		if (more || error != NULL)
 		{
 			strlcpy(last_build, name, sizeof(last_build));
 			return true;
