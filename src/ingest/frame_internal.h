@@ -62,14 +62,16 @@ struct Frame
 	ExtentList extents;
 	LogWriter *writer; /* NULL until the first flush */
 
-	/* events that wait for the flush: three arrays with the same index, and their bytes */
+	/* events that wait for the flush: arrays with the same index, and their bytes */
 	int npending;
 	int max_pending;
 	LogRow *rows;
 	EventKey *keys;
 	PendingEvent *pending;
+	LogPartition *parts; /* where each goes; filled by the flush */
 	size_t pending_bytes;
 	ArenaChunk *arena; /* the chunk in use, linked to the full ones */
+	ArenaChunk *spare; /* unused ones, all of the largest usual size */
 
 	HeapTuple empty_tuple; /* what COPY into behavior.event gets back, see event.c */
 

@@ -29,6 +29,7 @@
 #include "core/catalog.h"
 #include "core/compat.h"
 #include "core/lock.h"
+#include "ingest/key_hash_index.h"
 #include "ingest/key_set.h"
 
 /* Columns of behavior._key and behavior._key_page. */
@@ -213,6 +214,8 @@ probe_table(KeySet *set, KeySetMember *member, const uint8 *key, KeyFound *found
 	ScanKeyData scan_key;
 	bool isnull;
 
+	if (!key_hash_index_may_hold(member->index, key))
+		return false;
 	if (member->scan == NULL)
 		begin_scan(set, member, set->for_insert ? &set->dirty : SnapshotSelf);
 	ScanKeyInit(&scan_key, ATT_KEY, HTEqualStrategyNumber, F_UUID_EQ, PointerGetDatum(key));

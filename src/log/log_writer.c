@@ -2,8 +2,9 @@
  * log_writer.c
  *		Appends events to the log's partitions and notes where they went.
  *
- * Rows go through one array of virtual slots that lives as long as the writer: a slot
- * per event made the same code twice as slow.  Free space is not searched:
+ * Rows go through one array of slots that lives as long as the writer: a slot per event made the
+ * same code twice as slow.  The slots own ready-made tuples: heap_multi_insert would copy the
+ * values of a virtual slot before it makes a tuple of them.  Free space is not searched:
  * it would scatter a flush over old pages, and a fold reads by extents.
  *
  * BRIN: an insert into a range that is summarised already has to widen the range's
@@ -31,7 +32,11 @@
 #include "core/compat.h"
 #include "log/log_writer.h"
 
-#define WRITE_CHUNK 1000 /* rows given to heap_multi_insert at a time */
+/*
+ * Rows given to heap_multi_insert at a time.  Their tuples take well below the 128 kB from which on
+ * the C library gives memory back to the system, so no chunk pays for getting it again.
+ */
+#define WRITE_CHUNK 256
 
 /* Operator families integer_minmax_ops and datetime_minmax_ops, of which the server headers have no
  * symbols. */
@@ -51,6 +56,7 @@ struct LogWriter
 	TupleDesc desc;
 	int nslots;
 	TupleTableSlot *slots[WRITE_CHUNK];
+	const LogRow *rows[WRITE_CHUNK]; /* what the slots hold */
 };
 
 static const Oid column_types[LOG_NATTS] = {
@@ -167,7 +173,7 @@ need_slots(LogWriter *writer, int n)
 	MemoryContext old = MemoryContextSwitchTo(writer->context);
 
 	while (writer->nslots < n)
-		writer->slots[writer->nslots++] = MakeSingleTupleTableSlot(writer->desc, &TTSOpsVirtual);
+		writer->slots[writer->nslots++] = MakeSingleTupleTableSlot(writer->desc, &TTSOpsHeapTuple);
 	MemoryContextSwitchTo(old);
 }
 
@@ -186,8 +192,10 @@ is_minmax_brin(Relation index, const IndexInfo *info)
 
 /* Shows the index the smallest and largest value of the rows in each block range. */
 static void
-insert_brin(Relation rel, Relation index, IndexInfo *info, TupleTableSlot **slots, int n)
+insert_brin(LogWriter *writer, Relation rel, Relation index, IndexInfo *info, int n)
 {
+	TupleTableSlot **slots = writer->slots;
+	const LogRow **rows = writer->rows;
 	BlockNumber pages_per_range = BrinGetPagesPerRange(index);
 	int column = info->ii_IndexAttrNumbers[0] - 1;
 	int i = 0;
@@ -197,6 +205,8 @@ insert_brin(Relation rel, Relation index, IndexInfo *info, TupleTableSlot **slot
 		BlockNumber range = ItemPointerGetBlockNumber(&slots[i]->tts_tid) / pages_per_range;
 		int low = i;
 		int high = i;
+		Datum least;
+		Datum greatest;
 		bool isnull = false;
 
 		for (i++; i < n; i++)
@@ -205,22 +215,24 @@ insert_brin(Relation rel, Relation index, IndexInfo *info, TupleTableSlot **slot
 
 			if (ItemPointerGetBlockNumber(&slots[i]->tts_tid) / pages_per_range != range)
 				break;
-			value = DatumGetInt64(slots[i]->tts_values[column]);
-			if (value < DatumGetInt64(slots[low]->tts_values[column]))
+			value = DatumGetInt64(rows[i]->values[column]);
+			if (value < DatumGetInt64(rows[low]->values[column]))
 				low = i;
-			else if (value > DatumGetInt64(slots[high]->tts_values[column]))
+			else if (value > DatumGetInt64(rows[high]->values[column]))
 				high = i;
 		}
-		(void) index_insert(index, &slots[low]->tts_values[column], &isnull, &slots[low]->tts_tid,
-							rel, UNIQUE_CHECK_NO, false, info);
-		if (slots[high]->tts_values[column] != slots[low]->tts_values[column])
-			(void) index_insert(index, &slots[high]->tts_values[column], &isnull,
-								&slots[high]->tts_tid, rel, UNIQUE_CHECK_NO, false, info);
+		least = rows[low]->values[column];
+		greatest = rows[high]->values[column];
+		(void) index_insert(index, &least, &isnull, &slots[low]->tts_tid, rel, UNIQUE_CHECK_NO,
+							false, info);
+		if (greatest != least)
+			(void) index_insert(index, &greatest, &isnull, &slots[high]->tts_tid, rel,
+								UNIQUE_CHECK_NO, false, info);
 	}
 }
 
 static void
-insert_index_entries(ResultRelInfo *result, EState *estate, TupleTableSlot **slots, int n)
+insert_index_entries(LogWriter *writer, ResultRelInfo *result, EState *estate, int n)
 {
 	bool *shown = (bool *) palloc0(Max(result->ri_NumIndices, 1) * sizeof(bool));
 	bool others = false;
@@ -234,7 +246,7 @@ insert_index_entries(ResultRelInfo *result, EState *estate, TupleTableSlot **slo
 			continue;
 		if (is_minmax_brin(result->ri_IndexRelationDescs[i], info))
 		{
-			insert_brin(result->ri_RelationDesc, result->ri_IndexRelationDescs[i], info, slots, n);
+			insert_brin(writer, result->ri_RelationDesc, result->ri_IndexRelationDescs[i], info, n);
 			/* Makes ExecInsertIndexTuples leave it out. */
 			info->ii_ReadyForInserts = false;
 			shown[i] = true;
@@ -244,7 +256,7 @@ insert_index_entries(ResultRelInfo *result, EState *estate, TupleTableSlot **slo
 	}
 	for (int i = 0; others && i < n; i++)
 	{
-		List *recheck = compat_insert_index_tuples(result, slots[i], estate);
+		List *recheck = compat_insert_index_tuples(result, writer->slots[i], estate);
 
 		if (recheck != NIL)
 			ereport(ERROR, (errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
@@ -322,29 +334,27 @@ write_group(LogWriter *writer, const LogPartition *part, const LogRow *rows, con
 
 		CHECK_FOR_INTERRUPTS();
 		need_slots(writer, chunk);
+		MemoryContextSwitchTo(writer->chunk_context);
 		for (int i = 0; i < chunk; i++)
 		{
 			const LogRow *row = &rows[order != NULL ? order[done + i] : done + i];
-			TupleTableSlot *slot = writer->slots[i];
+			HeapTuple tuple =
+				heap_form_tuple(writer->desc, (Datum *) row->values, (bool *) row->isnull);
 
-			ExecClearTuple(slot);
-			memcpy(slot->tts_values, row->values, sizeof(row->values));
-			memcpy(slot->tts_isnull, row->isnull, sizeof(row->isnull));
-			ExecStoreVirtualTuple(slot);
+			writer->rows[i] = row;
+			ExecStoreHeapTuple(tuple, writer->slots[i], true);
 		}
-		MemoryContextSwitchTo(writer->chunk_context);
 		heap_multi_insert(rel, writer->slots, chunk, GetCurrentCommandId(true),
 						  HEAP_INSERT_SKIP_FSM, NULL);
-		insert_index_entries(result, estate, writer->slots, chunk);
+		insert_index_entries(writer, result, estate, chunk);
 		MemoryContextSwitchTo(writer->context);
 		note_extents(extents, day, writer->slots, chunk);
+		for (int i = 0; i < chunk; i++)
+			ExecClearTuple(writer->slots[i]);
 		MemoryContextReset(writer->chunk_context);
 		done += chunk;
 	}
 
-	/* The slots point into the caller's rows: let go of them. */
-	for (int i = 0; i < Min(n, WRITE_CHUNK); i++)
-		ExecClearTuple(writer->slots[i]);
 	ExecCloseIndices(result);
 	if (estate != NULL)
 		FreeExecutorState(estate);
