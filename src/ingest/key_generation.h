@@ -64,6 +64,23 @@ typedef enum KeyTable
 /* The list, ascending, in the current memory context.  NULL snapshot: SnapshotSelf. */
 extern KeyGeneration *key_generation_list(Snapshot snapshot, int *count);
 
+/* A generation and its tables.  Those of a dropped one are not looked up. */
+typedef struct KeyGenerationTables
+{
+	KeyGeneration generation;
+	Oid relid;		  /* keys, or pages when packed; invalid: it is missing */
+	Oid filter_relid; /* packed only */
+} KeyGenerationTables;
+
+/* The same list with the tables. */
+extern KeyGenerationTables *key_generation_tables(Snapshot snapshot, int *count);
+
+/*
+ * What key_generation_tables(NULL) returns, kept by the backend until it changes.  To be called
+ * under the switch; stays in place until the next call.
+ */
+extern const KeyGenerationTables *key_generation_known(int *count);
+
 /* Makes the first generation in the caller's transaction, unless somebody else just did. */
 extern void key_generation_first_use(void);
 

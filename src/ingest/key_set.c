@@ -51,9 +51,8 @@ report_restore(const char *name)
 
 /* Opens a generation's table; NULL when it is gone, which only a standby may see. */
 static Relation
-open_table(KeyTable table, int generation, LOCKMODE mode)
+open_table(Oid relid, int generation, LOCKMODE mode)
 {
-	Oid relid = key_table_oid(table, generation);
 	Relation rel = OidIsValid(relid) ? try_table_open(relid, mode) : NULL;
 
 	if (rel == NULL && !RecoveryInProgress())
@@ -63,8 +62,9 @@ open_table(KeyTable table, int generation, LOCKMODE mode)
 }
 
 static bool
-open_member(KeySet *set, KeySetMember *member, const KeyGeneration *generation)
+open_member(KeySet *set, KeySetMember *member, const KeyGenerationTables *tables)
 {
+	const KeyGeneration *generation = &tables->generation;
 	bool packed = generation->state == KEY_STATE_PACKED;
 	bool writes = set->for_insert && generation->state == KEY_STATE_HOT;
 	Oid index;
@@ -72,7 +72,7 @@ open_member(KeySet *set, KeySetMember *member, const KeyGeneration *generation)
 	member->generation = *generation;
 	member->segment = -1;
 	member->segment_buffer = InvalidBuffer;
-	member->heap = open_table(packed ? KEY_TABLE_PAGE : KEY_TABLE_KEY, generation->generation,
+	member->heap = open_table(tables->relid, generation->generation,
 							  writes ? RowExclusiveLock : AccessShareLock);
 	if (member->heap == NULL)
 		return false;
@@ -82,7 +82,7 @@ open_member(KeySet *set, KeySetMember *member, const KeyGeneration *generation)
 	member->index = index_open(index, writes ? RowExclusiveLock : AccessShareLock);
 	if (packed)
 	{
-		member->filter = open_table(KEY_TABLE_FILTER, generation->generation, AccessShareLock);
+		member->filter = open_table(tables->filter_relid, generation->generation, AccessShareLock);
 		if (member->filter == NULL)
 			return false;
 		member->filter_blocks = RelationGetNumberOfBlocks(member->filter);
@@ -117,22 +117,25 @@ close_member(KeySetMember *member, bool for_insert)
 static bool
 open_members(KeySet *set)
 {
-	Snapshot snapshot = NULL;
-	KeyGeneration *list;
+	const KeyGenerationTables *list;
 	int count;
 
-	if (!set->locked)
-		snapshot = RegisterSnapshot(GetLatestSnapshot());
-	list = key_generation_list(snapshot, &count);
-	if (snapshot != NULL)
+	if (set->locked)
+		list = key_generation_known(&count);
+	else
+	{
+		Snapshot snapshot = RegisterSnapshot(GetLatestSnapshot());
+
+		list = key_generation_tables(snapshot, &count);
 		UnregisterSnapshot(snapshot);
+	}
 
 	set->count = 0;
 	set->hot = NULL;
 	set->members = palloc0(Max(count, 1) * sizeof(KeySetMember));
 	for (int i = count - 1; i >= 0; i--)
 	{
-		if (list[i].state == KEY_STATE_DROPPED)
+		if (list[i].generation.state == KEY_STATE_DROPPED)
 			continue;
 		if (!open_member(set, &set->members[set->count++], &list[i]))
 			return false;

@@ -138,21 +138,36 @@ extent_list_add(ExtentList *list, int32 partition_day, BlockNumber first, BlockN
 	extent->rows = rows;
 }
 
+/* Of the columns that all partitions have in common; made once per backend. */
+static TupleDesc
+row_descriptor(void)
+{
+	static TupleDesc desc = NULL;
+
+	if (desc == NULL)
+	{
+		MemoryContext old = MemoryContextSwitchTo(TopMemoryContext);
+		TupleDesc made = CreateTemplateTupleDesc(LOG_NATTS);
+
+		for (int i = 0; i < LOG_NATTS; i++)
+			TupleDescInitEntry(made, i + 1, NULL, column_types[i], -1, 0);
+		desc = made;
+		MemoryContextSwitchTo(old);
+	}
+	return desc;
+}
+
 LogWriter *
 log_writer_begin(void)
 {
 	LogWriter *writer = (LogWriter *) palloc0(sizeof(LogWriter));
-	Relation parent = table_open(behavior_relid(REL_LOG), AccessShareLock);
 
 	writer->context = CurrentMemoryContext;
 	writer->group_context =
 		AllocSetContextCreate(writer->context, "log writer partition", ALLOCSET_DEFAULT_SIZES);
 	writer->chunk_context =
 		AllocSetContextCreate(writer->context, "log writer chunk", ALLOCSET_DEFAULT_SIZES);
-	writer->desc = CreateTemplateTupleDesc(LOG_NATTS);
-	for (int i = 1; i <= LOG_NATTS; i++)
-		TupleDescCopyEntry(writer->desc, i, RelationGetDescr(parent), i);
-	table_close(parent, NoLock);
+	writer->desc = row_descriptor();
 	return writer;
 }
 
