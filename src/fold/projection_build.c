@@ -19,6 +19,7 @@
 #include "core/spi.h"
 #include "core/transaction.h"
 #include "fold/projection.h"
+#include "fold/tick_events.h"
 
 /* Every rollup: which of them has something to build, its build step knows. */
 static const char *const list_rollups =
@@ -128,6 +129,7 @@ projection_build_all(bool own_transactions)
 	}
 	PG_FINALLY();
 	{
+		tick_events_forget();
 		MemoryContextSwitchTo(TopMemoryContext);
 		MemoryContextDelete(context);
 	}

@@ -318,6 +318,41 @@ prepare_over(const char *sql, const char *relation, TupleDesc desc)
 	return plan;
 }
 
+static void
+free_plan(RollupPlan *plan)
+{
+	if (plan->partial != NULL)
+		SPI_freeplan(plan->partial);
+	if (plan->merge != NULL)
+		SPI_freeplan(plan->merge);
+	plan->partial = plan->merge = NULL;
+	if (plan->context != NULL)
+		MemoryContextDelete(plan->context);
+	plan->context = NULL;
+	plan->valid = false;
+}
+
+/* Each build has a state table of its own for a while: what is kept for those that are gone would
+ * add up. */
+static void
+forget_dropped(const RollupPlan *except)
+{
+	HASH_SEQ_STATUS seq;
+	RollupPlan *plan;
+
+	hash_seq_init(&seq, plans);
+	while ((plan = hash_seq_search(&seq)) != NULL)
+	{
+		Oid key[2] = {plan->definition, plan->storage};
+
+		if (plan == except || plan->valid || plan->in_use > 0 ||
+			get_rel_name(plan->storage) != NULL)
+			continue;
+		free_plan(plan);
+		(void) hash_search(plans, key, HASH_REMOVE, NULL);
+	}
+}
+
 /*
  * The plans of a definition over a state table.  Call between secure_begin(owner) and
  * secure_end(), with SPI connected.
@@ -340,21 +375,14 @@ rollup_plan(Oid definition, Oid storage)
 		plan->valid = false;
 		plan->in_use = 0;
 		plan->context = NULL;
+		plan->partial = plan->merge = NULL;
+		forget_dropped(plan);
 	}
 	/* Without a plan: making it was interrupted. */
 	if ((plan->valid && plan->partial != NULL) || plan->in_use > 0)
 		return plan;
 
-	if (plan->context != NULL)
-	{
-		if (plan->partial != NULL)
-			SPI_freeplan(plan->partial);
-		if (plan->merge != NULL)
-			SPI_freeplan(plan->merge);
-		MemoryContextDelete(plan->context);
-		plan->context = NULL;
-	}
-	plan->partial = plan->merge = NULL;
+	free_plan(plan);
 
 	if (rollup_qualified(storage) == NULL)
 		ereport(ERROR,
