@@ -35,7 +35,8 @@ SELECT pg_catalog.pg_extension_config_dump('behavior._tick_state', '');
 COMMENT ON TABLE behavior._tick_state IS 'how far numbering has come';
 
 -- Batches that no tick has numbered yet.  The second bound makes the planner take the index whatever it
--- believes about the first.
+-- believes about the first; of the holes it is OFFSET 0 that leaves no other way than one look for each.
+-- The array of holes is unpacked once: subscripts would do so anew for each comparison.
 CREATE VIEW behavior._batch_waiting AS
 	SELECT b.*
 	FROM behavior._batch b
@@ -43,10 +44,12 @@ CREATE VIEW behavior._batch_waiting AS
 		AND b.batch_id < 9223372036854775807
 	UNION ALL
 	SELECT b.*
-	FROM (SELECT s.holes FROM behavior._tick_state s ORDER BY s.tick_id DESC LIMIT 1) s,
-		pg_catalog.generate_series(1, pg_catalog.cardinality(s.holes), 2) i,
-		behavior._batch b
-	WHERE b.batch_id >= s.holes[i] AND b.batch_id <= s.holes[i + 1];
+	FROM (SELECT pg_catalog.min(h.batch_id) AS first_batch, pg_catalog.max(h.batch_id) AS last_batch
+			FROM (SELECT s.holes FROM behavior._tick_state s ORDER BY s.tick_id DESC LIMIT 1) s,
+				pg_catalog.unnest(s.holes) WITH ORDINALITY h (batch_id, n)
+			GROUP BY (h.n - 1) / 2) r
+		CROSS JOIN LATERAL (SELECT * FROM behavior._batch
+			WHERE batch_id >= r.first_batch AND batch_id <= r.last_batch OFFSET 0) b;
 COMMENT ON VIEW behavior._batch_waiting IS 'batches that no tick has numbered yet';
 REVOKE ALL ON behavior.tick, behavior._tick_range, behavior._tick_state, behavior._batch_waiting FROM PUBLIC;
 GRANT SELECT ON behavior.tick TO pg_monitor;
