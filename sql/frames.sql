@@ -129,7 +129,7 @@ SELECT events, event_ids FROM batches WHERE event_ids ~ '^i[678]' ORDER BY event
 
 \echo -- many events, several flushes, with nested statements in between
 INSERT INTO behavior.event (event_id, type)
-	SELECT CASE WHEN i % 3000 = 0 THEN send('j-' || i) ELSE 'j' || i END, 'x' FROM generate_series(1, 10000) i;
+	SELECT CASE WHEN i % 12000 = 0 THEN send('j-' || i) ELSE 'j' || i END, 'x' FROM generate_series(1, 40000) i;
 SELECT count(*), count(DISTINCT batch_id) FROM behavior.event WHERE event_id ~ '^j' AND type = 'x';
 SELECT received, accepted FROM behavior.last_batch();
 SELECT count(*), count(DISTINCT batch_id) FROM behavior.event WHERE event_id ~ '^j' AND type = 'inner';

@@ -65,7 +65,7 @@ SELECT * FROM pg_temp.taken WHERE event_id ~ '^[cdf]';
 SELECT * FROM pg_temp.refused;
 \echo -- COPY: binary, and a COPY of several thousand
 SELECT current_setting('data_directory') || '/behavior_inbox_test' AS file \gset
-CREATE TEMP TABLE line AS SELECT format('{"type":"Bulk","event_id":"bulk-%s","occurred_at":%s,"properties":{"i":%s,"e":"\u00e9"}}', i, 1700000000 + i, i) AS payload FROM generate_series(1, 9000) i;
+CREATE TEMP TABLE line AS SELECT format('{"type":"Bulk","event_id":"bulk-%s","occurred_at":%s,"properties":{"i":%s,"e":"\u00e9"}}', i, 1700000000 + i, i) AS payload FROM generate_series(1, 36000) i;
 COPY line TO :'file' WITH (FORMAT binary);
 COPY behavior.inbox FROM :'file' WITH (FORMAT binary);
 SELECT * FROM pg_temp.last;

@@ -7,13 +7,14 @@
  * duplicate, and the batch that has it.
  *
  * Claiming.  Take the switch lock shared, read the list of generations as it is committed now
- * and open their tables.  Keys are sorted into 64 buckets by their leading bits.  For each
- * bucket, ascending: lock it, exclusive, and probe all generations with a dirty snapshot; when a
- * probe meets a key of an open transaction, let go of the bucket, the tables and the switch,
- * wait for that transaction, and start the bucket again; else insert the new keys into the hot
- * generation and let go of the bucket.  So no lock is held while waiting for a transaction, and
- * two senders of the same keys wait for each other instead of failing.  All these are
- * heavyweight locks of core/lock.h: the deadlock detector sees them and an error releases them.
+ * and open their tables.  Look all keys up in the packed generations, which never change.  The
+ * keys are in 64 buckets by a hash.  For each bucket, ascending: lock it, exclusive, and probe the
+ * other generations with a dirty snapshot; when a probe meets a key of an open transaction, let go
+ *of the bucket, the tables and the switch, wait for that transaction, and start the bucket again;
+ *else insert the new keys into the hot generation and let go of the bucket.  So no lock is held
+ *while waiting for a transaction, and two senders of the same keys wait for each other instead of
+ *failing.  All these are heavyweight locks of core/lock.h: the deadlock detector sees them and an
+ *error releases them.
  *
  * Generations.  One is hot and takes inserts; a sealed one takes no more; a packed one is rows
  * of sorted keys with a Bloom filter in front.  The list, its locks and its tables are in
@@ -36,6 +37,7 @@ typedef struct EventKey
 {
 	uint8 key[16];
 	int64 fingerprint;
+	uint32 place;		/* private: where it is claimed, see event_key.c */
 	int32 ordinal;		/* position in the flush: of equal keys the lowest wins */
 	KeyVerdict verdict; /* out */
 	int64 batch_id;		/* out: of the batch that has the key */

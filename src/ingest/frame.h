@@ -23,8 +23,9 @@
 #include "core/errors.h"
 #include "log/batch.h"
 
-#define FRAME_FLUSH_EVENTS 4096
-#define FRAME_FLUSH_BYTES  (4 * 1024 * 1024)
+/* Many, so that keys of one flush share pages of their index: a quarter of it costs 5 % more. */
+#define FRAME_FLUSH_EVENTS 16384
+#define FRAME_FLUSH_BYTES  (8 * 1024 * 1024)
 #define EVENT_TEXT_MAX	   255 /* bytes of event_id, source, type, user_id, anonymous_id */
 
 typedef struct TextField

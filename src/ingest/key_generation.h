@@ -14,7 +14,7 @@
  *						let go before it waits for a transaction.  Exclusive, to
  *						the end of a short transaction, for whoever changes the list.
  *						So whoever holds it shared sees the list at rest.
- * 0 .. KEY_BUCKETS - 1	exclusive: the keys with these leading bits.  A holder
+ * 0 .. KEY_BUCKETS - 1	exclusive: the keys of this hash.  A holder
  *						waits for nothing but buffers and file extension.
  *
  * A sender keeps RowExclusiveLock on the hot partition that it wrote to until its transaction
