@@ -17,11 +17,9 @@
  */
 #include "postgres.h"
 
-#include "access/htup_details.h"
 #include "access/relation.h"
 #include "access/table.h"
 #include "access/xact.h"
-#include "catalog/pg_class.h"
 #include "catalog/pg_type.h"
 #include "miscadmin.h"
 #include "storage/lmgr.h"
@@ -30,7 +28,6 @@
 #include "utils/memutils.h"
 #include "utils/rel.h"
 #include "utils/snapmgr.h"
-#include "utils/syscache.h"
 
 #include "core/catalog.h"
 #include "core/spi.h"
@@ -149,20 +146,6 @@ one_int64(const char *sql, int nargs, const Oid *types, const Datum *values, int
 	return result;
 }
 
-static Oid
-filenode_of(Oid relid)
-{
-	HeapTuple tuple = SearchSysCache1(RELOID, ObjectIdGetDatum(relid));
-	Oid filenode = InvalidOid;
-
-	if (HeapTupleIsValid(tuple))
-	{
-		filenode = ((Form_pg_class) GETSTRUCT(tuple))->relfilenode;
-		ReleaseSysCache(tuple);
-	}
-	return filenode;
-}
-
 /* Runs DDL or DML on a rollup's objects as its owner. */
 static void
 as_owner(const RollupRow *row, const char *sql)
@@ -247,7 +230,7 @@ walk_step(const RollupRow *row, Walk *walk)
 	{
 		while (i < count && partitions[i].relid != walk->relid)
 			i++;
-		if (i == count || (walk->next_block > 0 && filenode_of(walk->relid) != walk->relfilenode))
+		if (i == count || (walk->next_block > 0 && log_filenode(walk->relid) != walk->relfilenode))
 		{
 			PopActiveSnapshot();
 			UnregisterSnapshot(snapshot);
@@ -280,7 +263,7 @@ walk_step(const RollupRow *row, Walk *walk)
 	else
 	{
 		walk->relid = partitions[i].relid;
-		walk->relfilenode = filenode_of(walk->relid);
+		walk->relfilenode = log_filenode(walk->relid);
 	}
 
 	log = table_open(behavior_relid(REL_LOG), AccessShareLock);

@@ -25,7 +25,6 @@
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
 #include "utils/snapmgr.h"
-#include "utils/syscache.h"
 
 #include "core/catalog.h"
 #include "core/compat.h"
@@ -238,20 +237,6 @@ start_build(void)
 	run(start_walk, SPI_OK_INSERT, 1, types, values, NULL);
 }
 
-static Oid
-filenode_of(Oid relid)
-{
-	HeapTuple tuple = SearchSysCache1(RELOID, ObjectIdGetDatum(relid));
-	Oid filenode = InvalidOid;
-
-	if (HeapTupleIsValid(tuple))
-	{
-		filenode = ((Form_pg_class) GETSTRUCT(tuple))->relfilenode;
-		ReleaseSysCache(tuple);
-	}
-	return filenode;
-}
-
 /* LogRowCallback */
 static void
 walk_row(TupleTableSlot *slot, void *arg)
@@ -281,7 +266,7 @@ walk_step(const SessionSettings *settings, Walk *walk)
 	{
 		while (i < count && partitions[i].relid != walk->relid)
 			i++;
-		if (i == count || (walk->next_block > 0 && filenode_of(walk->relid) != walk->relfilenode))
+		if (i == count || (walk->next_block > 0 && log_filenode(walk->relid) != walk->relfilenode))
 			return false;
 	}
 
@@ -312,7 +297,7 @@ walk_step(const SessionSettings *settings, Walk *walk)
 	else
 	{
 		walk->relid = partitions[i].relid;
-		walk->relfilenode = filenode_of(walk->relid);
+		walk->relfilenode = log_filenode(walk->relid);
 	}
 	session_folder_end(rows.folder);
 	walk->done += rows.count;

@@ -68,6 +68,10 @@ extern uint64 log_walk(Oid relid, BlockNumber first, BlockNumber last, Snapshot 
 /* Blocks of one partition now; 0 when it is gone. */
 extern BlockNumber log_blocks(Oid relid);
 
+/* The file a partition is in; another one after a rewrite, which moves rows.  InvalidOid when it is
+ * gone. */
+extern Oid log_filenode(Oid relid);
+
 /*
  * Summarises new block ranges of the BRIN indexes of the partitions that these extents name.
  * A partition whose lock is not free is left for the next time.

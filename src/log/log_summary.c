@@ -38,6 +38,19 @@ log_blocks(Oid relid)
 	return blocks;
 }
 
+Oid
+log_filenode(Oid relid)
+{
+	Relation rel = try_relation_open(relid, AccessShareLock);
+	Oid filenode;
+
+	if (rel == NULL)
+		return InvalidOid;
+	filenode = rel->rd_rel->relfilenode;
+	relation_close(rel, AccessShareLock);
+	return filenode;
+}
+
 /* New block ranges of one partition's BRIN indexes. */
 static void
 summarize_partition(Oid relid)
