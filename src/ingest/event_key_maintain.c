@@ -180,6 +180,8 @@ seal_hot(KeyGeneration *list, int count)
 	KeyGeneration *hot = NULL;
 	KeyGeneration next = {0};
 	int64 enough = behavior_key_generation_size;
+	TimestampTz now = GetCurrentTimestamp();
+	TimestampTz newest;
 
 	for (int i = 0; i < count; i++)
 	{
@@ -197,9 +199,13 @@ seal_hot(KeyGeneration *list, int count)
 	key_table_make(KEY_TABLE_KEY, next.generation);
 	key_table_make_index(KEY_TABLE_KEY, next.generation);
 
+	/* A clock that was set back must not make keys look older than they are. */
+	if (newest_received_at(&newest))
+		now = Max(now, newest);
+
 	take_switch();
 	hot->state = KEY_STATE_SEALED;
-	hot->newest_received_at = GetCurrentTimestamp();
+	hot->newest_received_at = Max(now, hot->oldest_received_at);
 	next.oldest_received_at = hot->newest_received_at;
 	key_generation_update(hot);
 	key_generation_insert(&next);
