@@ -156,6 +156,30 @@ CALL behavior.tick();
 SELECT state, attempts, error FROM behavior.projection WHERE name = 'sessions';
 SELECT * FROM wrong WHERE what <> 'id';
 
+-- An id that was an alias lives again, and others now lead to it.
+CREATE FUNCTION visit(id text, type text, at time) RETURNS void LANGUAGE sql AS $$
+	INSERT INTO behavior.event (event_id, source, type, anonymous_id, occurred_at) VALUES (id, 'shop', type, 'again', '2024-06-01'::date + at)
+$$;
+RESET behavior.session_timeout;
+SELECT behavior.rebuild('sessions'), visit('view', 'View', '10:10'), visit('apart', 'View', '11:00');
+CALL behavior.tick();
+SELECT visit('ping', 'Ping', '10:00');
+CALL behavior.tick();
+CREATE VIEW ids AS SELECT e.id AS event, s.session_id IS NOT NULL AS lives, (SELECT x.id FROM unnest('{ping,view,apart}'::text[]) AS x (id)
+		WHERE behavior.session_id('shop', 'again', x.id) = a.merged_into) AS leads_to
+	FROM unnest('{ping,view,apart}'::text[]) AS e (id)
+		LEFT JOIN behavior.session s ON s.session_id = behavior.session_id('shop', 'again', e.id)
+		LEFT JOIN behavior.session_alias a ON a.session_id = behavior.session_id('shop', 'again', e.id);
+SELECT * FROM ids ORDER BY event;
+SET behavior.session_ignore = 'Ping';
+SET behavior.session_timeout = '1h';
+SELECT behavior.rebuild('sessions');
+CALL behavior.tick();
+SELECT * FROM ids ORDER BY event;
+SELECT * FROM wrong WHERE what <> 'id';
+DROP VIEW ids;
+DROP FUNCTION visit;
+
 -- Only for the owner of the extension.
 CREATE ROLE regress_rebuilder;
 GRANT EXECUTE ON FUNCTION behavior.rebuild(text) TO regress_rebuilder;

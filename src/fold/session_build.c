@@ -102,9 +102,15 @@ static const char *const lock_projection =
 static const char *const lock_projection_skipping =
 	"SELECT FROM behavior._projection WHERE name = 'sessions' FOR UPDATE SKIP LOCKED";
 
-/* Ids that vanish lead to the first of the new sessions that share a stretch of time with theirs.
+/*
+ * Ids that live again are no aliases any more; that comes first, or others would be led on
+ * through them.  Ids that vanish lead to the first of the new sessions that share a stretch of
+ * time with theirs, if there is one, and so do those that led to them.
  */
 static const char *const hand_over[] = {
+	"DELETE FROM behavior.session_alias a "
+	"WHERE EXISTS (SELECT FROM behavior._session_next x WHERE x.session_id = a.session_id)",
+
 	"INSERT INTO behavior.session_alias AS a (session_id, merged_into) "
 	"SELECT DISTINCT ON (o.session_id) o.session_id, n.session_id "
 	"FROM behavior._session o JOIN behavior._session_next n ON n.visitor_hash = o.visitor_hash"
@@ -118,8 +124,7 @@ static const char *const hand_over[] = {
 	"FROM behavior.session_alias d WHERE d.session_id = a.merged_into",
 
 	"DELETE FROM behavior.session_alias a "
-	"WHERE EXISTS (SELECT FROM behavior._session_next x WHERE x.session_id = a.session_id)"
-	" OR NOT EXISTS (SELECT FROM behavior._session_next x WHERE x.session_id = a.merged_into)",
+	"WHERE NOT EXISTS (SELECT FROM behavior._session_next x WHERE x.session_id = a.merged_into)",
 
 	"DELETE FROM behavior._session o WHERE NOT EXISTS (SELECT FROM behavior._session_next n "
 	"WHERE n.session_id = o.session_id AND n.started_at = o.started_at AND n IS NOT DISTINCT FROM o)",
@@ -128,8 +133,8 @@ static const char *const hand_over[] = {
 	"WHERE NOT EXISTS (SELECT FROM behavior._session o"
 	" WHERE o.session_id = n.session_id AND o.started_at = n.started_at)",
 };
-static const int hand_over_results[] = {SPI_OK_INSERT, SPI_OK_UPDATE, SPI_OK_DELETE, SPI_OK_DELETE,
-										SPI_OK_INSERT};
+static const int hand_over_results[] = {SPI_OK_DELETE, SPI_OK_INSERT, SPI_OK_UPDATE,
+										SPI_OK_DELETE, SPI_OK_DELETE, SPI_OK_INSERT};
 
 static const char *const finish_state =
 	"UPDATE behavior._projection SET rebuild = false, state = 'current', tick_id = $1, attempts = 0,"
