@@ -36,6 +36,7 @@
 #include "core/hash.h"
 #include "core/instance.h"
 #include "core/lock.h"
+#include "core/table_row.h"
 #include "ingest/event_key.h"
 #include "ingest/key_set.h"
 
@@ -218,6 +219,7 @@ typedef struct KeyWriter
 {
 	HeapTuple pattern; /* batch and generation filled in */
 	IndexInfo *index_info;
+	CatalogIndexState all_indexes; /* where the table has more than ours; else NULL */
 	CommandId cid;
 	int slot_count;
 	TupleTableSlot *slots[INSERT_CHUNK];
@@ -241,6 +243,8 @@ make_writer(KeySet *set, int64 batch_id)
 
 	writer->pattern = heap_form_tuple(RelationGetDescr(set->hot->heap), values, nulls);
 	writer->index_info = BuildIndexInfo(set->hot->index);
+	if (key_table_index_count(set->hot->heap) > 1)
+		writer->all_indexes = CatalogOpenIndexes(set->hot->heap);
 	writer->cid = GetCurrentCommandId(true);
 	MemoryContextSwitchTo(old);
 	return writer;
@@ -251,6 +255,8 @@ free_writer(KeyWriter *writer)
 {
 	for (int i = 0; i < writer->slot_count; i++)
 		ExecDropSingleTupleTableSlot(writer->slots[i]);
+	if (writer->all_indexes != NULL)
+		CatalogCloseIndexes(writer->all_indexes);
 }
 
 /*
@@ -287,6 +293,14 @@ flush_writer(KeySet *set, KeyWriter *writer)
 
 		memcpy(data + OFFSET_KEY, writer->pending[i]->key, KEY_BYTES);
 		memcpy(data + OFFSET_FINGERPRINT, &writer->pending[i]->fingerprint, sizeof(int64));
+	}
+
+	/* REINDEX CONCURRENTLY is at work, or somebody made an index: none may miss a key. */
+	if (writer->all_indexes != NULL)
+	{
+		table_rows_insert(heap, writer->slots, n, writer->all_indexes);
+		writer->pending_count = 0;
+		return;
 	}
 
 	/*

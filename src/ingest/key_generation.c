@@ -31,6 +31,9 @@
 #include "access/tableam.h"
 #include "access/xact.h"
 #include "catalog/indexing.h"
+#include "catalog/pg_am_d.h"
+#include "catalog/pg_class.h"
+#include "catalog/pg_index.h"
 #include "catalog/pg_inherits.h"
 #include "executor/spi.h"
 #include "storage/lmgr.h"
@@ -41,6 +44,7 @@
 #include "utils/memutils.h"
 #include "utils/rel.h"
 #include "utils/snapmgr.h"
+#include "utils/syscache.h"
 #include "utils/timestamp.h"
 
 #include "core/catalog.h"
@@ -331,14 +335,57 @@ key_table_oid(KeyTable table, int generation)
 	return get_relname_relid(table_name(table, generation), behavior_schema_oid());
 }
 
+static Oid
+access_method(Oid index)
+{
+	HeapTuple tuple = SearchSysCache1(RELOID, ObjectIdGetDatum(index));
+	Oid result = InvalidOid;
+
+	if (HeapTupleIsValid(tuple))
+	{
+		result = ((Form_pg_class) GETSTRUCT(tuple))->relam;
+		ReleaseSysCache(tuple);
+	}
+	return result;
+}
+
 Oid
 key_table_index_oid(Relation rel)
 {
 	List *indexes = RelationGetIndexList(rel);
-	Oid result = indexes == NIL ? InvalidOid : linitial_oid(indexes);
+	bool is_key = strcmp(NameStr(TupleDescAttr(RelationGetDescr(rel), 0)->attname), "key") == 0;
+	Oid result = InvalidOid;
+	ListCell *cell;
 
+	foreach (cell, indexes)
+	{
+		HeapTuple tuple = SearchSysCache1(INDEXRELID, ObjectIdGetDatum(lfirst_oid(cell)));
+		Form_pg_index index;
+
+		if (!HeapTupleIsValid(tuple))
+			continue;
+		index = (Form_pg_index) GETSTRUCT(tuple);
+		/* The key is the first column of every one of these tables. */
+		if (index->indisvalid && index->indnatts == 1 && index->indkey.values[0] == 1 &&
+			heap_attisnull(tuple, Anum_pg_index_indpred, NULL) &&
+			access_method(lfirst_oid(cell)) == (is_key ? HASH_AM_OID : BTREE_AM_OID))
+			result = lfirst_oid(cell);
+		ReleaseSysCache(tuple);
+		if (OidIsValid(result))
+			break;
+	}
 	list_free(indexes);
 	return result;
+}
+
+int
+key_table_index_count(Relation rel)
+{
+	List *indexes = RelationGetIndexList(rel);
+	int count = list_length(indexes);
+
+	list_free(indexes);
+	return count;
 }
 
 /* Runs DDL as the extension's owner, whatever the session's defaults for new tables are. */

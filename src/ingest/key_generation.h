@@ -92,8 +92,12 @@ extern void key_generation_delete(KeyGeneration *row);
 /* OID of a generation's table, InvalidOid when there is none. */
 extern Oid key_table_oid(KeyTable table, int generation);
 
-/* OID of the one index of such a table, InvalidOid while a restore has not made it yet. */
+/*
+ * OID of the index of such a table that may be searched, InvalidOid while a restore has not made it
+ * yet.  There may be others: while it is rebuilt by REINDEX CONCURRENTLY, or made by somebody.
+ */
 extern Oid key_table_index_oid(Relation rel);
+extern int key_table_index_count(Relation rel);
 
 /* Makes and attaches an empty table; its index is made by key_table_make_index(). */
 extern Oid key_table_make(KeyTable table, int generation);
