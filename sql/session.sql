@@ -97,6 +97,10 @@ SELECT projection, count(*), count(key ->> 'session_alias') AS aliases, count(fo
 FROM behavior.verify() WHERE projection = 'sessions' GROUP BY projection;
 SELECT count(*) FROM behavior.verify('sessions', '2024-05-01 10:00+00', '2024-05-01 10:30+00');
 SELECT count(*) FROM behavior.verify('sessions', '2024-05-01 11:00+00');
+DELETE FROM behavior.session_alias;
+DELETE FROM behavior._session WHERE started_at > '2024-05-01 09:00+00';
+SELECT count(*), sum((recomputed ->> 'events')::int) AS events, count(folded) AS folded FROM behavior.verify('sessions');
+SELECT count(*) FROM behavior.verify('sessions', '2024-05-01 11:00+00');
 ROLLBACK;
 
 -- Any order and any split into batches give the same rows as all at once, and old ids resolve in one lookup.

@@ -18,7 +18,7 @@ WITH p AS MATERIALIZED (
 	WHERE (since IS NULL OR started_at >= since) AND (until IS NULL OR started_at < until)
 ), bounds AS MATERIALIZED (
 	SELECT coalesce(since - p.timeout, '-infinity') AS lower,
-		coalesce(greatest(until, (SELECT max(ended_at) FROM folded)) + p.timeout, 'infinity') AS upper,
+		CASE WHEN until IS NULL THEN 'infinity' ELSE greatest(until, (SELECT max(ended_at) FROM folded)) + p.timeout END AS upper,
 		until
 	FROM p
 ), event AS (
