@@ -18,6 +18,9 @@ send_events($node, 'original', 1, 200);
 $node->safe_psql('original', q{
 	SELECT behavior.create_rollup('public.by_user', $$
 		SELECT user_id, count(*) AS events, min(occurred_at) AS first FROM behavior.event GROUP BY 1 $$);
+});
+ok($node->poll_query_until('original', "SELECT state = 'current' FROM behavior.rollup WHERE name = 'by_user'"), 'the rollup is built');
+$node->safe_psql('original', q{
 	CREATE MATERIALIZED VIEW public.top AS SELECT user_id, events FROM by_user;
 	CREATE UNIQUE INDEX ON public.top (user_id);
 	SELECT behavior.schedule_refresh('public.top', '1 second');
