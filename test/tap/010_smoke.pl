@@ -6,7 +6,7 @@ use PostgreSQL::Test::Utils;
 use Test::More;
 
 my $node = PostgreSQL::Test::Cluster->new('main');
-$node->init;
+$node->init(extra => [ '-E', 'UTF8' ]);
 $node->start;
 # Without shared_preload_libraries: the library is loaded by the first call.
 $node->safe_psql('postgres', 'CREATE EXTENSION behavior');

@@ -8,7 +8,7 @@ use PostgreSQL::Test::Utils;
 use Test::More;
 
 my $node = PostgreSQL::Test::Cluster->new('main');
-$node->init;
+$node->init(extra => [ '-E', 'UTF8' ]);
 $node->start;
 $node->safe_psql('postgres', 'CREATE EXTENSION behavior');
 
