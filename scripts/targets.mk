@@ -6,7 +6,7 @@
 .DEFAULT_GOAL := all
 
 TEST_KINDS = regress isolation pgtap tap oracle
-C_FILES = $(sort $(wildcard src/*.[ch] src/*/*.[ch]))
+C_FILES = $(sort $(wildcard src/*.[ch] src/*/*.[ch] bench/*.c))
 CLANG_FORMAT ?= clang-format
 SCRIPT_ENV = PG_CONFIG='$(PG_CONFIG)' TESTS='$(TESTS)' SEED='$(SEED)' MAKE='$(MAKE)'
 
