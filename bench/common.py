@@ -252,9 +252,10 @@ class Bench:
                 UNION SELECT v.name::regclass) t""" % names))
 
     def pgbench(self, database, script, clients=1, seconds=5, threads=None, settings=None, rate=None, latencies=False,
-                transactions=None, mode="prepared"):
+                transactions=None, mode="prepared", variables=None):
         """Runs a script, given as text: for so many seconds, or so many transactions a client; with rate a second
-        for all clients together (then latency counts from the planned start).
+        for all clients together (then latency counts from the planned start).  variables: -D, sent as
+        parameters, also texts (write `:name`, not in quotes).
 
         tps, transactions, seconds, wal (bytes), cpu (seconds of all backends); with latencies also p50, p95, p99 and
         slowest in ms, from pgbench's log of every transaction.
@@ -269,6 +270,8 @@ class Bench:
                    "-j", str(threads or min(clients, 2))]
         command += ["-t", str(transactions)] if transactions else ["-T", str(seconds)]
         command += ["-R", str(rate)] if rate else []
+        for item in (variables or {}).items():
+            command += ["-D", "%s=%s" % item]
         command += ["-l", "--log-prefix", os.path.join(folder, "log")] if latencies else []
         backends = "SELECT pid FROM pg_stat_activity WHERE application_name = 'pgbench'"
         with self.session("postgres") as watcher:
