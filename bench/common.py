@@ -11,8 +11,9 @@ A part is a module bench/NAME.py that the driver (bench/run) imports and calls:
     def budgets(rows): ...              # list of dict(name=, measured=, met=, note=): see BUDGETS for the names;
                                         # measured is a string, met True/False/None (None: could not be told)
     def chart(rows): ...                # list of charts: dict(title=, reference=(label, value), better="higher"|"lower",
-                                        # unit="" or "ms", bars=[dict(label=, value=, text=optional)]); values that are
-                                        # None are left out.  A ratio's reference is ("plain table", 1.0).
+                                        # unit="" or "ms", bars=[dict(label=, value=, text=, budget=)]), the last two
+                                        # optional; bars whose value is None are left out.  A ratio's reference is
+                                        # ("plain table", 1.0).  Drawn by picture.py.
 
 Each part gets a server of its own: fresh, private, with PostgreSQL's default durability, stopped and removed when the
 part ends, however it ends.  behavior.worker is off unless SETTINGS says otherwise, so that nothing folds between runs.

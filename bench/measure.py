@@ -85,7 +85,7 @@ class Session:
         if self.process.poll() is None:
             try:
                 self.process.stdin.close()
-                self.process.wait(10)
+                self.process.wait(3)
             except (OSError, subprocess.TimeoutExpired):
                 self.process.kill()
                 self.process.wait()

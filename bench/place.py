@@ -4,6 +4,7 @@ Like the tests and the demo: a relocated copy of PostgreSQL in a work folder out
 scripts/private-install), run by an unprivileged user when we are root, since initdb refuses root.  The generator of
 events is compiled into that folder too.  Everything but the copy is removed at the end.
 """
+import fcntl
 import os
 import pwd
 import shutil
@@ -32,8 +33,9 @@ class Place:
     def __init__(self, bindir=None, folder=None):
         if bindir:
             self.home = os.path.abspath(folder)
-            self.user = None
-            self.bindir = bindir
+            self.user = "postgres" if any(user.pw_name == "postgres" for user in pwd.getpwall()) else "nobody"
+            self.bindir = os.path.abspath(bindir)
+            os.makedirs(self.home, exist_ok=True)
         else:
             found = subprocess.run(["bash", "-c", FIND, REPOSITORY], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
                                    check=True).stdout.decode().split("\n")
@@ -43,6 +45,11 @@ class Place:
         self.server = os.path.join(self.folder, "server", "pg")
         with open(os.path.join(REPOSITORY, "scripts", "server"), encoding="utf-8") as file:
             self.functions = file.read()
+        self.lock = open(os.path.join(self.home, "bench.lock"), "w", encoding="ascii")
+        try:
+            fcntl.flock(self.lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise SystemExit("another run is at work in %s" % self.home) from None
         self.remove()       # what a run left that was killed
         shutil.rmtree(self.folder, ignore_errors=True)
         os.makedirs(os.path.join(self.folder, "events"), mode=0o755)
@@ -53,7 +60,7 @@ class Place:
     def become(self):
         """Arguments of subprocess.run that run something as the server's user."""
         arguments = {"cwd": "/", "stdin": subprocess.DEVNULL}
-        if os.getuid() == 0 and self.user:
+        if os.getuid() == 0:
             user = pwd.getpwnam(self.user)
             arguments.update(user=user.pw_uid, group=user.pw_gid, extra_groups=[])
             arguments["env"] = dict(os.environ, HOME=self.home, USER=self.user, LOGNAME=self.user)
@@ -84,7 +91,7 @@ class Place:
         self.remove()
         parent = os.path.dirname(self.server)
         os.makedirs(parent, mode=0o755, exist_ok=True)
-        if os.getuid() == 0 and self.user:
+        if os.getuid() == 0:
             user = pwd.getpwnam(self.user)
             os.chown(parent, user.pw_uid, user.pw_gid)
         self.call("start_server", self.server, *("%s = '%s'" % item for item in settings.items()))

@@ -10,7 +10,9 @@ C_FILES = $(sort $(wildcard src/*.[ch] src/*/*.[ch] bench/*.c))
 CLANG_FORMAT ?= clang-format
 SCRIPT_ENV = PG_CONFIG='$(PG_CONFIG)' TESTS='$(TESTS)' SEED='$(SEED)' MAKE='$(MAKE)'
 
-.PHONY: test $(TEST_KINDS) soak demo demo-stop format check-format cppcheck help clean-work
+BENCH_PARTS = bulk pipeline single growth staleness peers
+
+.PHONY: test $(TEST_KINDS) soak demo demo-stop bench bench-full $(BENCH_PARTS:%=bench-%) format check-format cppcheck help clean-work
 
 test:				## every test, with one summary at the end
 	+@$(SCRIPT_ENV) scripts/test test
@@ -33,6 +35,20 @@ demo:				## a private server with real events and live dashboards
 demo-stop:			## stops and removes the demo's server
 	@$(SCRIPT_ENV) scripts/demo stop
 
+bench:				## measures everything next to its reference: bench/RESULTS.md, results.svg
+	+@$(SCRIPT_ENV) bench/run
+bench-full:			## the same in the large sizes: takes hours, and 60 GB of disk
+	+@$(SCRIPT_ENV) bench/run --full
+BENCH ?=
+bench-bulk:			## COPY next to a plain table; one part alone, BENCH=--full for its large size
+bench-pipeline:			## ingest and fold next to hand-written SQL
+bench-single:			## single-row INSERTs
+bench-growth:			## cost an event as the database fills
+bench-staleness:		## dashboards and lag under a steady load and a spike
+bench-peers:			## ClickHouse and DuckDB, when installed
+$(BENCH_PARTS:%=bench-%):
+	+@$(SCRIPT_ENV) bench/run $(BENCH) $(@:bench-%=%)
+
 format:				## clang-format, in place
 	$(CLANG_FORMAT) -i $(C_FILES)
 
@@ -45,10 +61,10 @@ cppcheck:			## static analysis
 		'-Dereport(level,...)=ereport_##level()' '-Dereport_ERROR()=exit(1)' -Isrc -j2 $(filter %.c,$(C_FILES))
 
 help:				## this list
-	@echo "make            build"
-	@echo "make install    install for the PostgreSQL of PG_CONFIG ($(PG_CONFIG))"
+	@echo "make                 build"
+	@echo "make install         install for the PostgreSQL of PG_CONFIG ($(PG_CONFIG))"
 	@sed -n 's/^\([a-z-]*\):[^#]*## */\1|/p' scripts/targets.mk | \
-		while IFS='|' read -r target text; do printf 'make %-10s %s\n' "$$target" "$$text"; done
+		while IFS='|' read -r target text; do printf 'make %-15s %s\n' "$$target" "$$text"; done
 
 clean: clean-work
 clean-work:
