@@ -54,8 +54,12 @@ class Place:
         shutil.rmtree(self.folder, ignore_errors=True)
         os.makedirs(os.path.join(self.folder, "events"), mode=0o755)
         self.generator = os.path.join(self.folder, "generate")
-        subprocess.run([os.environ.get("CC", "cc"), "-O2", "-o", self.generator, os.path.join(HERE, "generate.c"), "-lm"],
-                       check=True)
+        try:
+            subprocess.run([os.environ.get("CC", "cc"), "-O2", "-o", self.generator,
+                            os.path.join(HERE, "generate.c"), "-lm"], check=True)
+        except BaseException:
+            self.clean()
+            raise
 
     def become(self):
         """Arguments of subprocess.run that run something as the server's user."""
