@@ -3,21 +3,27 @@
  *		The events of some ticks, read once and handed to every projection that lacks them.
  *
  * A cut reads its events anyway, to say when the first and the last occurred,
- * and keeps them in a tuplestore; the folds that follow take them from there.
+ * and keeps them; the folds that follow take them from there.  They are kept in
+ * a few chunks in memory, each a tuplestore that never goes to disk: the log is on
+ * disk already, and reading it again costs no more than reading a copy would.  So
+ * a tick that does not fit is read by each projection anew, chunk by chunk.
+ *
  * Each projection commits by itself, so what is kept outlives transactions:
- * rows are stored without pointers to toast, and the tuplestore lives in a context
- * of its own.  It is dropped when the (sub)transaction that cut the tick aborts, since
+ * rows are stored without pointers to toast, and the tuplestores live in contexts
+ * of their own.  They are dropped when the (sub)transaction that cut the tick aborts, since
  * the tick's number is then given again to other batches.
  */
 #include "postgres.h"
 
 #include "access/detoast.h"
+#include "access/htup_details.h"
 #include "access/table.h"
 #include "access/xact.h"
+#include "executor/executor.h"
 #include "miscadmin.h"
+#include "utils/guc.h"
 #include "utils/memutils.h"
 #include "utils/rel.h"
-#include "utils/resowner.h"
 #include "utils/timestamp.h"
 
 #include "core/catalog.h"
@@ -27,36 +33,59 @@
 #include "log/log_reader.h"
 #include "log/log_row.h"
 
-/* What is kept, NULL: nothing; and the subtransaction that it falls with, invalid once committed.
+/*
+ * What is kept at most: this many chunks, each of TICK_EVENTS_CHUNK events or so many times
+ * maintenance_work_mem.  That is a million events and more by default.
  */
-static MemoryContext kept_context = NULL;
-static TickEvents kept;
+#define MAX_CHUNKS		   3
+#define CHUNK_MEMORY_TIMES 2
+
+/* Blocks of a chunk's context: rows lie side by side in them. */
+#define CHUNK_BLOCK_SIZE (1024 * 1024)
+
+typedef struct Chunk
+{
+	MemoryContext context; /* holds nothing but the store, which is dropped with it */
+	Tuplestorestate *store;
+	int64 count;
+} Chunk;
+
+typedef struct Chunks
+{
+	MemoryContext context; /* NULL: there are none */
+	TupleDesc desc;
+	int64 after_tick;
+	int64 upto_tick;
+	int count;
+	Chunk chunks[MAX_CHUNKS];
+} Chunks;
+
+/* What is kept, and the subtransaction that it falls with, invalid once committed. */
+static Chunks kept;
 static SubTransactionId kept_subid = InvalidSubTransactionId;
 
 static bool callbacks_registered = false;
 
-/* Events on their way from the log into a tuplestore. */
+/* Events on their way from the log into chunks. */
 typedef struct Filling
 {
-	TickEvents events;
-	MemoryContext context;
+	Chunks chunks;
 	TupleTableSlot *flat; /* for rows with toasted values */
-	bool keep;			  /* a cut: stop storing when there is more than a chunk */
-	bool overflow;
+	bool summarize;		  /* a cut */
+	bool overflow;		  /* there is more than can be kept */
 	TickEventsSummary summary;
-	TickEventsCallback callback;
+	TickEventsCallback callback; /* NULL: what cannot be kept is not stored */
 	void *arg;
 } Filling;
 
 void
 tick_events_forget(void)
 {
-	MemoryContext context = kept_context;
+	MemoryContext context = kept.context;
 
 	if (context == NULL)
 		return;
-	kept_context = NULL;
-	tuplestore_end(kept.store);
+	memset(&kept, 0, sizeof(kept));
 	MemoryContextDelete(context);
 }
 
@@ -82,7 +111,7 @@ on_xact_event(XactEvent event, void *arg)
 static void
 on_subxact_event(SubXactEvent event, SubTransactionId subid, SubTransactionId parent, void *arg)
 {
-	if (kept_context == NULL || kept_subid == InvalidSubTransactionId)
+	if (kept.context == NULL || kept_subid == InvalidSubTransactionId)
 		return;
 	if (event == SUBXACT_EVENT_COMMIT_SUB && kept_subid == subid)
 		kept_subid = parent;
@@ -100,13 +129,12 @@ keep(Filling *filling)
 		callbacks_registered = true;
 	}
 	tick_events_forget();
-	kept = filling->events;
-	kept_context = filling->context;
+	kept = filling->chunks;
 	kept_subid = GetCurrentSubTransactionId();
-	MemoryContextSetParent(kept_context, TopMemoryContext);
+	MemoryContextSetParent(kept.context, TopMemoryContext);
 }
 
-/* An empty tuplestore in a context of its own, below the current one until it is kept. */
+/* No chunks, in a context of their own, below the current one until they are kept. */
 static void
 filling_begin(Filling *filling, int64 after_tick, int64 upto_tick)
 {
@@ -114,44 +142,94 @@ filling_begin(Filling *filling, int64 after_tick, int64 upto_tick)
 	MemoryContext old;
 
 	memset(filling, 0, sizeof(*filling));
-	filling->context =
+	filling->chunks.context =
 		AllocSetContextCreate(CurrentMemoryContext, "behavior tick events", ALLOCSET_DEFAULT_SIZES);
-	old = MemoryContextSwitchTo(filling->context);
-	filling->events.store = tuplestore_begin_heap(true, true, maintenance_work_mem);
-	filling->events.desc = CreateTupleDescCopy(RelationGetDescr(log));
-	filling->events.after_tick = after_tick;
-	filling->events.upto_tick = upto_tick;
-	filling->flat = MakeSingleTupleTableSlot(filling->events.desc, &TTSOpsVirtual);
+	old = MemoryContextSwitchTo(filling->chunks.context);
+	filling->chunks.desc = CreateTupleDescCopy(RelationGetDescr(log));
+	filling->chunks.after_tick = after_tick;
+	filling->chunks.upto_tick = upto_tick;
+	filling->flat = MakeSingleTupleTableSlot(filling->chunks.desc, &TTSOpsVirtual);
 	MemoryContextSwitchTo(old);
 	table_close(log, AccessShareLock);
 }
 
+/* Hands all chunks to the callback, as often as it likes. */
 static void
-filling_end(Filling *filling)
+hand_over(const Chunks *chunks, TickEventsCallback callback, void *arg)
 {
-	tuplestore_end(filling->events.store);
-	MemoryContextDelete(filling->context);
+	for (int i = 0; i < chunks->count; i++)
+	{
+		TickEvents events = {0};
+
+		events.store = chunks->chunks[i].store;
+		events.desc = chunks->desc;
+		events.count = chunks->chunks[i].count;
+		events.after_tick = chunks->after_tick;
+		events.upto_tick = chunks->upto_tick;
+		callback(&events, arg);
+	}
 }
 
-/* True when a value of the row lies in a toast table. */
-static bool
-has_external(TupleTableSlot *slot)
+static void
+drop_chunks(Chunks *chunks)
 {
-	for (int i = LOG_EVENT_ID - 1; i < LOG_NATTS; i++)
+	while (chunks->count > 0)
+		MemoryContextDelete(chunks->chunks[--chunks->count].context);
+}
+
+/* Starts another chunk; NULL when there are as many as may be, and nobody takes them. */
+static Chunk *
+next_chunk(Filling *filling)
+{
+	Chunks *chunks = &filling->chunks;
+	Chunk *chunk;
+	MemoryContext old;
+
+	if (chunks->count == MAX_CHUNKS)
 	{
-		if (!slot->tts_isnull[i] && VARATT_IS_EXTERNAL(DatumGetPointer(slot->tts_values[i])))
-			return true;
+		filling->overflow = true;
+		if (filling->callback != NULL)
+			hand_over(chunks, filling->callback, filling->arg);
+		drop_chunks(chunks);
+		if (filling->callback == NULL)
+			return NULL;
 	}
-	return false;
+	chunk = &chunks->chunks[chunks->count++];
+	chunk->context =
+		GenerationContextCreate(chunks->context, "behavior tick events chunk",
+								ALLOCSET_DEFAULT_MINSIZE, CHUNK_BLOCK_SIZE, CHUNK_BLOCK_SIZE);
+	old = MemoryContextSwitchTo(chunk->context);
+	chunk->store = tuplestore_begin_heap(false, true, MAX_KILOBYTES);
+	tuplestore_set_eflags(chunk->store, EXEC_FLAG_REWIND);
+	chunk->count = 0;
+	MemoryContextSwitchTo(old);
+	return chunk;
+}
+
+/* The chunk for the next event; NULL when it is not to be stored. */
+static Chunk *
+chunk_with_room(Filling *filling)
+{
+	Chunks *chunks = &filling->chunks;
+	Chunk *chunk = chunks->count > 0 ? &chunks->chunks[chunks->count - 1] : NULL;
+	Size limit = (Size) maintenance_work_mem * 1024 * CHUNK_MEMORY_TIMES;
+
+	if (filling->overflow && filling->callback == NULL)
+		return NULL;
+	if (chunk != NULL && chunk->count < TICK_EVENTS_CHUNK &&
+		MemoryContextMemAllocated(chunk->context, false) < limit)
+		return chunk;
+	return next_chunk(filling);
 }
 
 /* The row with its toasted values fetched (compressed ones stay so); the caller frees them. */
 static void
-store_flat(Filling *filling, TupleTableSlot *slot)
+store_flat(Filling *filling, Tuplestorestate *store, TupleTableSlot *slot)
 {
 	void *fetched[LOG_NATTS];
 	int nfetched = 0;
 
+	slot_getallattrs(slot);
 	ExecClearTuple(filling->flat);
 	for (int i = 0; i < LOG_NATTS; i++)
 	{
@@ -166,7 +244,7 @@ store_flat(Filling *filling, TupleTableSlot *slot)
 		}
 	}
 	ExecStoreVirtualTuple(filling->flat);
-	tuplestore_puttupleslot(filling->events.store, filling->flat);
+	tuplestore_puttupleslot(store, filling->flat);
 	ExecClearTuple(filling->flat);
 	while (nfetched > 0)
 		pfree(fetched[--nfetched]);
@@ -178,11 +256,12 @@ take_row(TupleTableSlot *slot, void *arg)
 {
 	Filling *filling = arg;
 	TickEventsSummary *summary = &filling->summary;
+	Chunk *chunk = chunk_with_room(filling);
 
-	slot_getallattrs(slot);
-	if (filling->keep)
+	if (filling->summarize)
 	{
-		TimestampTz at = DatumGetTimestampTz(slot->tts_values[LOG_OCCURRED_AT - 1]);
+		bool isnull;
+		TimestampTz at = DatumGetTimestampTz(slot_getattr(slot, LOG_OCCURRED_AT, &isnull));
 
 		if (summary->events == 0 || at < summary->first_occurred_at)
 			summary->first_occurred_at = at;
@@ -190,45 +269,14 @@ take_row(TupleTableSlot *slot, void *arg)
 			summary->last_occurred_at = at;
 	}
 	summary->events++;
-	if (filling->overflow && filling->keep)
+	if (chunk == NULL)
 		return;
-	if (filling->events.count == TICK_EVENTS_CHUNK)
-	{
-		filling->overflow = true;
-		if (!filling->keep)
-			filling->callback(&filling->events, filling->arg);
-		tuplestore_clear(filling->events.store);
-		filling->events.count = 0;
-		if (filling->keep)
-			return;
-	}
-
-	if (has_external(slot))
-		store_flat(filling, slot);
+	/* The reader's slot has a tuple, which tells without being deformed. */
+	if (HeapTupleHasExternal(((BufferHeapTupleTableSlot *) slot)->base.tuple))
+		store_flat(filling, chunk->store, slot);
 	else
-		tuplestore_puttupleslot(filling->events.store, slot);
-	filling->events.count++;
-}
-
-/*
- * Reads the events.  The tuplestore's files belong to no transaction, so an error has to close
- * them here.
- */
-static void
-fill(Filling *filling, const BatchSet *batches, Snapshot snapshot)
-{
-	PG_TRY();
-	{
-		log_read_batches(batches, snapshot, take_row, filling);
-		if (filling->overflow && !filling->keep && filling->events.count > 0)
-			filling->callback(&filling->events, filling->arg);
-	}
-	PG_CATCH();
-	{
-		filling_end(filling);
-		PG_RE_THROW();
-	}
-	PG_END_TRY();
+		tuplestore_puttupleslot(chunk->store, slot);
+	chunk->count++;
 }
 
 void
@@ -238,11 +286,11 @@ tick_events_load(const BatchSet *batches, int64 tick_id, Snapshot snapshot,
 	Filling filling;
 
 	filling_begin(&filling, tick_id - 1, tick_id);
-	filling.keep = true;
-	fill(&filling, batches, snapshot);
+	filling.summarize = true;
+	log_read_batches(batches, snapshot, take_row, &filling);
 	*summary = filling.summary;
 	if (filling.overflow)
-		filling_end(&filling);
+		MemoryContextDelete(filling.chunks.context);
 	else
 		keep(&filling);
 }
@@ -252,22 +300,27 @@ tick_events_each(int64 after_tick, int64 upto_tick, Snapshot snapshot, TickEvent
 				 void *arg)
 {
 	Filling filling;
-	BatchSet *batches;
 
-	if (kept_context == NULL || kept.after_tick != after_tick || kept.upto_tick != upto_tick)
+	if (!tick_events_kept(after_tick) || kept.upto_tick != upto_tick)
 	{
-		batches = tick_batches(snapshot, after_tick, upto_tick);
 		filling_begin(&filling, after_tick, upto_tick);
 		filling.callback = callback;
 		filling.arg = arg;
-		fill(&filling, batches, snapshot);
+		log_read_batches(tick_batches(snapshot, after_tick, upto_tick), snapshot, take_row,
+						 &filling);
 		if (filling.overflow)
 		{
-			filling_end(&filling);
+			hand_over(&filling.chunks, callback, arg);
+			MemoryContextDelete(filling.chunks.context);
 			return;
 		}
 		keep(&filling);
 	}
-	if (kept.count > 0)
-		callback(&kept, arg);
+	hand_over(&kept, callback, arg);
+}
+
+bool
+tick_events_kept(int64 after_tick)
+{
+	return kept.context != NULL && kept.after_tick == after_tick;
 }

@@ -11,7 +11,7 @@
 #include "fold/projection.h"
 #include "log/batch_set.h"
 
-/* Most events that are held at once; more come in several chunks. */
+/* Most events that are handed over at once; more come in several chunks. */
 #define TICK_EVENTS_CHUNK 500000
 
 /* What a cut has to know of its events. */
@@ -31,12 +31,15 @@ extern void tick_events_load(const BatchSet *batches, int64 tick_id, Snapshot sn
 
 /*
  * Hands the events of ticks after_tick < tick <= upto_tick to the callback, in chunks of
- * at most TICK_EVENTS_CHUNK; not at all when there are none.  What fits in one chunk is
+ * at most TICK_EVENTS_CHUNK; not at all when there are none.  What fits in memory is
  * kept for the next caller, over commits too.
  */
 typedef void (*TickEventsCallback)(const TickEvents *events, void *arg);
 extern void tick_events_each(int64 after_tick, int64 upto_tick, Snapshot snapshot,
 							 TickEventsCallback callback, void *arg);
+
+/* Are the events behind "after_tick" kept, up to some tick? */
+extern bool tick_events_kept(int64 after_tick);
 
 /* Frees what is kept. */
 extern void tick_events_forget(void);
