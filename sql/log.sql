@@ -162,7 +162,7 @@ SELECT behavior._batch_expire(1000) > 0 AS numbered_ones, count(*) FILTER (WHERE
 CALL behavior.tick();
 SELECT count(*) FROM behavior.batch;
 UPDATE behavior._batch SET received_at = received_at - interval '8 days';
-INSERT INTO behavior._projection (name, kind, state, tick_id) VALUES ('lagging', 'subscription', 'current', 0);
+INSERT INTO behavior._projection (name, kind, state) VALUES ('lagging', 'subscription', 'current');
 SELECT behavior._batch_expire(1000);
 DELETE FROM behavior._projection WHERE name = 'lagging';
 SELECT behavior._batch_expire(1000);

@@ -13,7 +13,7 @@ CREATE TABLE ever (session_id uuid);
 CREATE VIEW wrong AS
 	SELECT 'verify' AS what FROM behavior.verify('sessions')
 	UNION ALL
-	SELECT 'progress' FROM behavior._projection WHERE name = 'sessions' AND tick_id <> (SELECT max(tick_id) FROM behavior.tick)
+	SELECT 'progress' FROM behavior.projection WHERE name = 'sessions' AND tick_id <> (SELECT max(tick_id) FROM behavior.tick)
 	UNION ALL
 	SELECT 'leftover' FROM behavior._session_next
 	UNION ALL
@@ -149,7 +149,8 @@ SELECT settings -> 'timeout' AS timeout FROM behavior._projection WHERE name = '
 SELECT * FROM wrong WHERE what <> 'id';
 
 -- Sessions that have never been folded, or fail, are rebuilt as well.
-UPDATE behavior._projection SET tick_id = 1, state = 'failing', attempts = 3, error = 'x', failed_at = now() WHERE name = 'sessions';
+UPDATE behavior._projection_tick SET tick_id = 1 WHERE projection = 'sessions';
+UPDATE behavior._projection SET state = 'failing', attempts = 3, error = 'x', failed_at = now() WHERE name = 'sessions';
 DELETE FROM behavior._session;
 SELECT behavior.rebuild('sessions');
 CALL behavior.tick();

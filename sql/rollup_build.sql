@@ -98,6 +98,7 @@ SELECT behavior.create_rollup('restored', 'SELECT count(*) AS n FROM behavior.ev
 CALL behavior.tick();
 DELETE FROM behavior._rollup WHERE name IN ('restored', 'activity', 'views');
 DELETE FROM behavior._projection WHERE name IN ('restored', 'activity', 'views');
+DELETE FROM behavior._projection_tick WHERE projection IN ('restored', 'activity', 'views');
 DELETE FROM _restored_token;
 DELETE FROM behavior._activity_token;
 DELETE FROM _views_state;

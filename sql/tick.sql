@@ -24,7 +24,7 @@ CREATE VIEW pg_temp.wrong AS
 	SELECT 'batch', b.tick_id, b.accepted, NULL FROM behavior.batch b
 	WHERE (b.tick_id IS NULL) IS DISTINCT FROM EXISTS (SELECT FROM behavior._batch_waiting w WHERE w.batch_id = b.batch_id)
 	UNION ALL
-	(SELECT 'progress', tick_id, NULL, NULL FROM behavior._projection
+	(SELECT 'progress', tick_id, NULL, NULL FROM behavior.projection
 	WHERE tick_id <> (SELECT coalesce(max(tick_id), 0) FROM behavior.tick));
 
 -- Nothing to number: nothing is written, not even a transaction id.

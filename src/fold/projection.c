@@ -6,10 +6,12 @@
  * (at most TICK_EVENTS_CHUNK events' worth of ticks, at least one tick), fold
  * them, advance its progress.  All of a step is one subtransaction, so that what
  * fails leaves nothing but the note that it failed; with own_transactions it
- * is committed before the next step begins.
+ * is committed before the next step begins.  Steps over the same ticks come one after
+ * another, so that their events are read once.
  *
  * The row lock is the projection's lock: it is taken before the snapshot under
- * which the fold reads, so two folders never see the same progress.
+ * which the fold reads, so two folders never see the same progress.  The row itself
+ * does not change from tick to tick: see projection_progress.c.
  */
 #include "postgres.h"
 
@@ -44,22 +46,27 @@ typedef struct Fold
 {
 	const char *name;
 	bool is_session;
+	int64 progress; /* as it was seen last */
 } Fold;
 
 PG_FUNCTION_INFO_V1(behavior_rebuild);
 
-/* Those that lag; the ones that lag least first, since they share what the cut has just read. */
+/* Those that lag, the ones that lag least first. */
 static const char *const list_lagging =
-	"SELECT name, kind = 'session' FROM behavior._projection "
-	"WHERE kind IN ('session', 'rollup') AND state <> 'backfilling' AND tick_id < $1"
-	" AND ($2 OR attempts = 0 OR state <> 'failing'"
-	" OR failed_at + least(interval '1 second' * 2 ^ least(attempts, 10), interval '5 minutes') <= clock_timestamp()) "
-	"ORDER BY tick_id DESC, kind DESC, name";
+	"SELECT p.name, p.kind = 'session', t.tick_id FROM behavior._projection p,"
+	" LATERAL (SELECT behavior._projection_tick_id(p.name) AS tick_id OFFSET 0) t "
+	"WHERE p.kind IN ('session', 'rollup') AND p.state <> 'backfilling' AND t.tick_id < $1"
+	" AND ($2 OR p.attempts = 0 OR p.state <> 'failing'"
+	" OR p.failed_at + least(interval '1 second' * 2 ^ least(p.attempts, 10), interval '5 minutes') <= clock_timestamp()) "
+	"ORDER BY t.tick_id DESC, p.kind DESC, p.name";
 
+/* 1: there is something to clear when the step has succeeded. */
 static const char *const lock_waiting =
-	"SELECT tick_id FROM behavior._projection WHERE name = $1 AND state <> 'backfilling' FOR UPDATE";
+	"SELECT (state <> 'current' OR attempts <> 0)::int::bigint FROM behavior._projection"
+	" WHERE name = $1 AND state <> 'backfilling' FOR UPDATE";
 static const char *const lock_skipping =
-	"SELECT tick_id FROM behavior._projection WHERE name = $1 AND state <> 'backfilling' FOR UPDATE SKIP LOCKED";
+	"SELECT (state <> 'current' OR attempts <> 0)::int::bigint FROM behavior._projection"
+	" WHERE name = $1 AND state <> 'backfilling' FOR UPDATE SKIP LOCKED";
 
 static const char *const choose_ticks =
 	"SELECT max(tick_id) FROM ("
@@ -68,8 +75,8 @@ static const char *const choose_ticks =
 	"WHERE total <= $3 OR tick_id = $1 + 1";
 
 /* What went wrong with a rebuild stays until that has succeeded. */
-static const char *const advance =
-	"UPDATE behavior._projection p SET tick_id = $2, state = 'current',"
+static const char *const clear_failure =
+	"UPDATE behavior._projection p SET state = 'current',"
 	" (attempts, error, failed_at) = (SELECT p.attempts, p.error, p.failed_at WHERE p.rebuild AND p.state = 'current'"
 	" UNION ALL SELECT 0, NULL, NULL WHERE NOT (p.rebuild AND p.state = 'current')) "
 	"WHERE p.name = $1";
@@ -141,27 +148,38 @@ projection_choose_ticks(int64 progress, int64 tick)
 static StepResult
 fold_step(Fold *fold, int64 tick, bool wait)
 {
-	Oid types[3] = {TEXTOID, INT8OID, INT8OID};
-	Datum values[3] = {CStringGetTextDatum(fold->name)};
+	Oid types[1] = {TEXTOID};
+	Datum values[1] = {CStringGetTextDatum(fold->name)};
 	Snapshot snapshot;
 	int64 progress;
 	int64 upto;
+	bool failed;
 	bool isnull;
 
-	progress =
+	failed =
 		run_int64(wait ? lock_waiting : lock_skipping, SPI_OK_SELECT, 1, types, values, &isnull);
-	if (isnull || progress >= tick)
+	if (isnull)
 		return STEP_DONE;
+	/* Under the lock, and not before: what others have advanced until now is seen. */
+	snapshot = RegisterSnapshot(GetLatestSnapshot());
+	progress = Max(projection_progress(fold->name, snapshot), 0);
+	fold->progress = progress;
+	if (progress >= tick)
+	{
+		UnregisterSnapshot(snapshot);
+		return STEP_DONE;
+	}
 
 	upto = projection_choose_ticks(progress, tick);
-	snapshot = RegisterSnapshot(GetLatestSnapshot());
 	PushActiveSnapshot(snapshot);
 	tick_events_each(progress, upto, snapshot, fold_events, fold);
 	PopActiveSnapshot();
 	UnregisterSnapshot(snapshot);
 
-	values[1] = Int64GetDatum(upto);
-	run_int64(advance, SPI_OK_UPDATE, 2, types, values, &isnull);
+	projection_advance(fold->name, upto);
+	if (failed)
+		run_int64(clear_failure, SPI_OK_UPDATE, 1, types, values, &isnull);
+	fold->progress = upto;
 	return upto < tick ? STEP_MORE : STEP_DONE;
 }
 
@@ -255,6 +273,7 @@ lagging(int64 tick, bool wait)
 
 		fold->name = TextDatumGetCString(SPI_getbinval(tuple, desc, 1, &isnull));
 		fold->is_session = DatumGetBool(SPI_getbinval(tuple, desc, 2, &isnull));
+		fold->progress = DatumGetInt64(SPI_getbinval(tuple, desc, 3, &isnull));
 		folds = lappend(folds, fold);
 		MemoryContextSwitchTo(spi_context);
 	}
@@ -263,26 +282,48 @@ lagging(int64 tick, bool wait)
 	return folds;
 }
 
+/*
+ * The projection whose step comes next: one that lacks just the ticks whose events
+ * are in memory, else the one that lags least, since what the cut has read is in memory then.
+ */
+static Fold *
+next_fold(List *folds)
+{
+	ListCell *lc;
+	Fold *next = NULL;
+
+	foreach (lc, folds)
+	{
+		Fold *fold = lfirst(lc);
+
+		if (tick_events_kept(fold->progress))
+			return fold;
+		if (next == NULL || fold->progress > next->progress)
+			next = fold;
+	}
+	return next;
+}
+
 static void
 fold_all(int64 tick, bool own_transactions, bool wait, MemoryContext context)
 {
 	List *folds = lagging(tick, wait);
-	ListCell *lc;
 
 	if (own_transactions)
 		next_transaction();
-	foreach (lc, folds)
+	while (folds != NIL)
 	{
+		Fold *fold = next_fold(folds);
 		StepResult result;
 
-		do
-		{
-			CHECK_FOR_INTERRUPTS();
-			MemoryContextSwitchTo(context);
-			result = fold_step_guarded(lfirst(lc), tick, wait);
-			if (own_transactions)
-				next_transaction();
-		} while (result == STEP_MORE);
+		CHECK_FOR_INTERRUPTS();
+		MemoryContextSwitchTo(context);
+		result = fold_step_guarded(fold, tick, wait);
+		if (own_transactions)
+			next_transaction();
+		MemoryContextSwitchTo(context);
+		if (result != STEP_MORE)
+			folds = list_delete_ptr(folds, fold);
 	}
 }
 

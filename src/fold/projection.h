@@ -12,6 +12,7 @@
 #define BEHAVIOR_PROJECTION_H
 
 #include "executor/tuptable.h"
+#include "utils/snapshot.h"
 #include "utils/tuplestore.h"
 
 /* Events of some ticks: rows of behavior.log in a tuplestore that can be read many times. */
@@ -65,6 +66,13 @@ extern void projection_fold_all(int64 tick, bool own_transactions, bool wait);
  * the same conventions.  A build that fails is a WARNING.
  */
 extern void projection_build_all(bool own_transactions);
+
+/*
+ * The tick that a projection is folded up to, as the snapshot sees it; -1 when it sees none.  The
+ * caller of projection_advance() has the lock of the projection's row, or has just inserted it.
+ */
+extern int64 projection_progress(const char *name, Snapshot snapshot);
+extern void projection_advance(const char *name, int64 tick);
 
 /* Where a step that begins behind "progress" and goes to "tick" at most should end. */
 extern int64 projection_choose_ticks(int64 progress, int64 tick);

@@ -3,7 +3,6 @@ CREATE TABLE behavior._projection (
 	name				text PRIMARY KEY,
 	kind				text NOT NULL CHECK (kind IN ('session', 'rollup', 'subscription')),
 	state				text NOT NULL CHECK (state IN ('backfilling', 'current', 'failing')),
-	tick_id				bigint NOT NULL,			-- folded up to and including this tick
 	settings			jsonb NOT NULL DEFAULT '{}',	-- those it was (re)built with
 	events_set_aside	bigint NOT NULL DEFAULT 0,
 	attempts			int NOT NULL DEFAULT 0,
@@ -12,7 +11,23 @@ CREATE TABLE behavior._projection (
 	rebuild				boolean NOT NULL DEFAULT false	-- behavior.rebuild() was called
 ) WITH (fillfactor = 50);
 SELECT pg_catalog.pg_extension_config_dump('behavior._projection', '');
-COMMENT ON TABLE behavior._projection IS 'progress and state of each projection';
+COMMENT ON TABLE behavior._projection IS 'state of each projection';
+
+-- Folded up to and including this tick: one row for each projection, never updated.  Each step inserts its
+-- own and deletes the one before it; see fold/projection_progress.c.
+CREATE TABLE behavior._projection_tick (
+	projection			text NOT NULL,
+	tick_id				bigint NOT NULL,
+	PRIMARY KEY (projection, tick_id)
+);
+SELECT pg_catalog.pg_extension_config_dump('behavior._projection_tick', '');
+COMMENT ON TABLE behavior._projection_tick IS 'progress of each projection';
+
+-- Open to everybody, since a view's functions run as its reader; tells nothing but a number.
+CREATE FUNCTION behavior._projection_tick_id(projection text) RETURNS bigint
+	LANGUAGE C STABLE STRICT PARALLEL SAFE COST 10
+	AS 'MODULE_PATHNAME', 'behavior_projection_tick_id';
+COMMENT ON FUNCTION behavior._projection_tick_id(text) IS 'the tick that a projection is folded up to';
 
 -- Events that a projection's own expressions refused: left out of its fold, tail and verify.
 CREATE TABLE behavior._set_aside (
@@ -39,19 +54,20 @@ CREATE VIEW behavior.projection AS
 		CASE WHEN p.kind = 'session' AND p.state = 'current'
 				AND p.settings - 'next' - 'building' - 'table' IS DISTINCT FROM behavior._session_settings()
 			THEN 'settings_changed' ELSE p.state END AS state,
-		p.tick_id,
+		g.tick_id,
 		(t.events + w.events)::bigint AS lag_events,
 		GREATEST(pg_catalog.clock_timestamp() - LEAST(t.since, w.since), interval '0') AS lag,
 		p.events_set_aside, p.failed_at, p.error, p.attempts
 	FROM behavior._projection p,
+		LATERAL (SELECT behavior._projection_tick_id(p.name) AS tick_id OFFSET 0) g,
 		LATERAL (SELECT COALESCE(pg_catalog.sum(t.events), 0) AS events, pg_catalog.min(t.ticked_at) AS since
 			FROM behavior.tick t
-			WHERE t.tick_id > p.tick_id AND t.tick_id < 9223372036854775807) t,
+			WHERE t.tick_id > g.tick_id AND t.tick_id < 9223372036854775807) t,
 		(SELECT COALESCE(pg_catalog.sum(b.accepted), 0) AS events,
 				pg_catalog.min(b.received_at) FILTER (WHERE b.accepted > 0) AS since
 			FROM behavior._batch_waiting b) w;
 COMMENT ON VIEW behavior.projection IS 'progress of everything folded from the log; lag is the age of the oldest event not folded';
-REVOKE ALL ON behavior._projection, behavior._set_aside, behavior.projection FROM PUBLIC;
+REVOKE ALL ON behavior._projection, behavior._projection_tick, behavior._set_aside, behavior.projection FROM PUBLIC;
 GRANT SELECT ON behavior.projection TO pg_monitor;
 
 CREATE FUNCTION behavior.rebuild(projection text) RETURNS void

@@ -526,11 +526,12 @@ finish_build(RollupRow *row, const Walk *walk)
 		"UPDATE behavior._set_aside SET projection = %s WHERE projection = %s || pg_catalog.chr(1)",
 		quoted, quoted));
 	rollup_run(psprintf(
-		"UPDATE behavior._projection SET tick_id = GREATEST(tick_id, " INT64_FORMAT
-		"), state = 'current', "
+		"UPDATE behavior._projection SET state = 'current', "
 		"rebuild = false, attempts = 0, error = NULL, failed_at = NULL, events_set_aside = "
 		"(SELECT pg_catalog.count(*) FROM behavior._set_aside WHERE projection = %s) WHERE name = %s",
-		walk->tick, quoted, quoted));
+		quoted, quoted));
+	projection_advance(row->name,
+					   Max(walk->tick, projection_progress(row->name, GetLatestSnapshot())));
 }
 
 static bool

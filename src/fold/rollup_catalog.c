@@ -32,6 +32,7 @@
 #include "core/catalog.h"
 #include "core/compat.h"
 #include "core/spi.h"
+#include "fold/projection.h"
 #include "fold/rollup.h"
 
 /* Columns of behavior._rollup. */
@@ -49,10 +50,6 @@ enum
 	ROLLUP_NEXT_STORAGE,
 	ROLLUP_NATTS = ROLLUP_NEXT_STORAGE
 };
-
-/* Columns of behavior._projection that are read here. */
-#define PROJECTION_NAME	   1
-#define PROJECTION_TICK_ID 4
 
 static HTAB *plans = NULL;
 
@@ -146,26 +143,7 @@ rollup_row_by_relation(Oid relation, Snapshot snapshot)
 int64
 rollup_progress(const char *name, Snapshot snapshot)
 {
-	Relation rel = table_open(behavior_relid(REL_PROJECTION), AccessShareLock);
-	Oid index = RelationGetPrimaryKeyIndex_compat(rel);
-	ScanKeyData key;
-	SysScanDesc scan;
-	HeapTuple tuple;
-	int64 tick = -1;
-
-	ScanKeyInit(&key, PROJECTION_NAME, BTEqualStrategyNumber, F_TEXTEQ, CStringGetTextDatum(name));
-	key.sk_collation = DEFAULT_COLLATION_OID;
-	scan = systable_beginscan(rel, index, OidIsValid(index), snapshot, 1, &key);
-	if (HeapTupleIsValid(tuple = systable_getnext(scan)))
-	{
-		bool isnull;
-
-		tick =
-			DatumGetInt64(heap_getattr(tuple, PROJECTION_TICK_ID, RelationGetDescr(rel), &isnull));
-	}
-	systable_endscan(scan);
-	table_close(rel, AccessShareLock);
-	return tick;
+	return projection_progress(name, snapshot);
 }
 
 /* Runs a statement of ours as the extension's owner; text that depends on the rollup. */

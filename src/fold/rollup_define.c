@@ -35,6 +35,7 @@
 #include "core/catalog.h"
 #include "core/compat.h"
 #include "core/spi.h"
+#include "fold/projection.h"
 #include "fold/rollup.h"
 #include "fold/tick.h"
 
@@ -208,10 +209,9 @@ rollup_projection_name(Oid namespace, const char *relation)
 void
 rollup_register(const RollupRow *row, int64 tick)
 {
-	Oid projection_types[] = {TEXTOID, TEXTOID, INT8OID};
+	Oid projection_types[] = {TEXTOID, TEXTOID};
 	Datum projection_values[] = {CStringGetTextDatum(row->name),
-								 CStringGetTextDatum(row->built ? "current" : "backfilling"),
-								 Int64GetDatum(tick)};
+								 CStringGetTextDatum(row->built ? "current" : "backfilling")};
 	Oid types[] = {TEXTOID,		REGCLASSOID, REGCLASSOID, REGCLASSOID,
 				   REGCLASSOID, REGCLASSOID, UUIDOID,	  BOOLOID};
 	Datum values[] = {CStringGetTextDatum(row->name), ObjectIdGetDatum(row->relation),
@@ -223,14 +223,15 @@ rollup_register(const RollupRow *row, int64 tick)
 	secure_begin(&secure, behavior_owner());
 	SPI_connect();
 	spi_exec(
-		"INSERT INTO behavior._projection (name, kind, state, tick_id) VALUES ($1, 'rollup', $2, $3)",
-		SPI_OK_INSERT, false, 3, projection_types, projection_values, NULL);
+		"INSERT INTO behavior._projection (name, kind, state) VALUES ($1, 'rollup', $2)",
+		SPI_OK_INSERT, false, 2, projection_types, projection_values, NULL);
 	spi_exec(
 		"INSERT INTO behavior._rollup (name, relation, folded, definition, storage, token_table, token, built) "
 		"VALUES ($1, $2, $3, $4, $5, $6, $7, $8)",
 		SPI_OK_INSERT, false, 8, types, values, NULL);
 	SPI_finish();
 	secure_end(&secure);
+	projection_advance(row->name, tick);
 }
 
 /* Deletes the rows of a rollup; its dead letters stay. */
@@ -241,6 +242,7 @@ rollup_forget(const char *name)
 
 	rollup_run(psprintf("DELETE FROM behavior._rollup WHERE name = %s", quoted));
 	rollup_run(psprintf("DELETE FROM behavior._projection WHERE name = %s", quoted));
+	rollup_run(psprintf("DELETE FROM behavior._projection_tick WHERE projection = %s", quoted));
 	rollup_run(psprintf("DELETE FROM behavior._log_walk WHERE projection = %s", quoted));
 	rollup_run(psprintf(
 		"DELETE FROM behavior._set_aside WHERE projection IN (%s, %s || pg_catalog.chr(1))", quoted,

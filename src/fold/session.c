@@ -259,9 +259,10 @@ session_prepare(void)
 				 values, NULL) == 0)
 	{
 		values[1] = JsonbPGetDatum(session_current_settings());
-		spi_exec("INSERT INTO behavior._projection (name, kind, state, tick_id, settings) "
-				 "VALUES ($1, 'session', 'current', 0, $2) ON CONFLICT (name) DO NOTHING",
-				 SPI_OK_INSERT, false, 2, types, values, NULL);
+		if (spi_exec("INSERT INTO behavior._projection (name, kind, state, settings) "
+					 "VALUES ($1, 'session', 'current', $2) ON CONFLICT (name) DO NOTHING",
+					 SPI_OK_INSERT, false, 2, types, values, NULL) > 0)
+			projection_advance(SESSIONS, 0);
 	}
 	secure_end(&secure);
 	SPI_finish();

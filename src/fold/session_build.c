@@ -73,7 +73,7 @@ typedef struct WalkRows
 } WalkRows;
 
 static const char *const read_state =
-	"SELECT p.rebuild, p.tick_id, p.settings -> 'building',"
+	"SELECT p.rebuild, behavior._projection_tick_id(p.name), p.settings -> 'building',"
 	" p.settings -> 'next' IS DISTINCT FROM p.settings -> 'building',"
 	" w.projection IS NOT NULL, w.relid::oid, w.relfilenode, w.next_block, w.tick_id, w.done_events "
 	"FROM behavior._projection p LEFT JOIN behavior._log_walk w ON w.projection = p.name "
@@ -137,7 +137,7 @@ static const int hand_over_results[] = {SPI_OK_DELETE, SPI_OK_INSERT, SPI_OK_UPD
 										SPI_OK_DELETE, SPI_OK_DELETE, SPI_OK_INSERT};
 
 static const char *const finish_state =
-	"UPDATE behavior._projection SET rebuild = false, state = 'current', tick_id = $1, attempts = 0,"
+	"UPDATE behavior._projection SET rebuild = false, state = 'current', attempts = 0,"
 	" error = NULL, failed_at = NULL, settings = settings -> 'building' WHERE name = 'sessions'";
 
 /* Runs a statement as the extension's owner. */
@@ -339,8 +339,6 @@ static bool
 finish_build(Build *build)
 {
 	bool skip = MyBackendType == B_BG_WORKER;
-	Oid types[] = {INT8OID};
-	Datum values[1];
 
 	if (run(skip ? lock_projection_skipping : lock_projection, SPI_OK_SELECT, 0, NULL, NULL,
 			NULL) == 0)
@@ -356,8 +354,8 @@ finish_build(Build *build)
 
 	for (int i = 0; i < lengthof(hand_over); i++)
 		run(hand_over[i], hand_over_results[i], 0, NULL, NULL, NULL);
-	values[0] = Int64GetDatum(build->walk.tick);
-	run(finish_state, SPI_OK_UPDATE, 1, types, values, NULL);
+	projection_advance("sessions", build->walk.tick);
+	run(finish_state, SPI_OK_UPDATE, 0, NULL, NULL, NULL);
 	run(end_walk, SPI_OK_DELETE, 0, NULL, NULL, NULL);
 	empty_next();
 	return true;

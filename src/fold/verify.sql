@@ -9,7 +9,7 @@ CREATE FUNCTION behavior._verify_sessions(since timestamptz, until timestamptz,
 	SET search_path = pg_catalog, pg_temp
 	AS $$
 WITH p AS MATERIALIZED (
-	SELECT tick_id, settings, make_interval(secs => (settings ->> 'timeout')::int) AS timeout
+	SELECT behavior._projection_tick_id(name) AS tick_id, settings, make_interval(secs => (settings ->> 'timeout')::int) AS timeout
 	FROM behavior._projection WHERE name = 'sessions'
 ), folded AS MATERIALIZED (
 	SELECT session_id, source, visitor, user_id, started_at, ended_at, duration, events, page_views,

@@ -266,7 +266,7 @@ batch_expire(int64 limit)
 		"  (SELECT batch_id, received_at FROM behavior._batch ORDER BY batch_id LIMIT $2) b"
 		" WHERE b.received_at < $1"
 		" AND (SELECT r.last_batch >= b.batch_id AND r.tick_id <="
-		"   COALESCE((SELECT min(p.tick_id) FROM behavior._projection p), r.tick_id)"
+		"   COALESCE((SELECT min(behavior._projection_tick_id(p.name)) FROM behavior._projection p), r.tick_id)"
 		"  FROM behavior._tick_range r WHERE r.first_batch <= b.batch_id"
 		"  ORDER BY r.first_batch DESC LIMIT 1))";
 	static const char *const delete_senders =

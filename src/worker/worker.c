@@ -58,7 +58,7 @@ projections_lag(int64 tick)
 	SPI_connect();
 	secure_begin(&secure, behavior_owner());
 	lag = spi_exec("SELECT 1 FROM behavior._projection"
-				   " WHERE state <> 'backfilling' AND tick_id < $1 LIMIT 1",
+				   " WHERE state <> 'backfilling' AND behavior._projection_tick_id(name) < $1 LIMIT 1",
 				   SPI_OK_SELECT, true, 1, types, values, NULL) > 0;
 	secure_end(&secure);
 	SPI_finish();

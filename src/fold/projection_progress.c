@@ -1,0 +1,110 @@
+/*
+ * projection_progress.c
+ *		How far each projection has been folded.
+ *
+ * Progress stands apart from behavior._projection, in rows that are never updated: each step
+ * inserts its own and deletes the one before it, and readers take the newest that they see from the
+ * end of the projection's part of the primary key.  What a long snapshot holds back lies
+ * behind that and costs nothing; versions of an updated row would all be read.
+ */
+#include "postgres.h"
+
+#include "access/genam.h"
+#include "access/htup_details.h"
+#include "access/skey.h"
+#include "access/table.h"
+#include "access/xact.h"
+#include "catalog/indexing.h"
+#include "catalog/pg_collation.h"
+#include "utils/builtins.h"
+#include "utils/fmgroids.h"
+#include "utils/rel.h"
+#include "utils/snapmgr.h"
+
+#include "core/catalog.h"
+#include "core/compat.h"
+#include "core/table_row.h"
+#include "fold/projection.h"
+
+PG_FUNCTION_INFO_V1(behavior_projection_tick_id);
+
+enum
+{
+	PROGRESS_PROJECTION = 1,
+	PROGRESS_TICK_ID,
+	PROGRESS_NATTS = PROGRESS_TICK_ID
+};
+
+/* The newest row that the snapshot sees; -1 when it sees none. */
+static int64
+newest(Relation rel, const char *name, Snapshot snapshot, ItemPointer tid)
+{
+	Relation index = index_open(behavior_relid(REL_PROJECTION_TICK_PKEY), AccessShareLock);
+	ScanKeyData key;
+	SysScanDesc scan;
+	HeapTuple tuple;
+	int64 tick = -1;
+
+	ScanKeyInit(&key, PROGRESS_PROJECTION, BTEqualStrategyNumber, F_TEXTEQ,
+				CStringGetTextDatum(name));
+	key.sk_collation = DEFAULT_COLLATION_OID;
+	scan = systable_beginscan_ordered(rel, index, snapshot, 1, &key);
+	tuple = systable_getnext_ordered(scan, BackwardScanDirection);
+	if (HeapTupleIsValid(tuple))
+	{
+		bool isnull;
+
+		tick = DatumGetInt64(heap_getattr(tuple, PROGRESS_TICK_ID, RelationGetDescr(rel), &isnull));
+		if (tid != NULL)
+			*tid = tuple->t_self;
+	}
+	systable_endscan_ordered(scan);
+	index_close(index, AccessShareLock);
+	return tick;
+}
+
+int64
+projection_progress(const char *name, Snapshot snapshot)
+{
+	Relation rel = table_open(behavior_relid(REL_PROJECTION_TICK), AccessShareLock);
+	int64 tick = newest(rel, name, snapshot, NULL);
+
+	table_close(rel, AccessShareLock);
+	return tick;
+}
+
+void
+projection_advance(const char *name, int64 tick)
+{
+	Relation rel = table_open(behavior_relid(REL_PROJECTION_TICK), RowExclusiveLock);
+	Snapshot snapshot = RegisterSnapshot(GetLatestSnapshot());
+	ItemPointerData tid;
+	int64 old = newest(rel, name, snapshot, &tid);
+
+	if (old != tick)
+	{
+		Datum values[PROGRESS_NATTS] = {CStringGetTextDatum(name), Int64GetDatum(tick)};
+		bool nulls[PROGRESS_NATTS] = {0};
+
+		table_row_insert(rel, heap_form_tuple(RelationGetDescr(rel), values, nulls), NULL);
+		if (old >= 0)
+			CatalogTupleDelete(rel, &tid);
+		CommandCounterIncrement();
+	}
+	UnregisterSnapshot(snapshot);
+	table_close(rel, NoLock);
+}
+
+/*
+ * behavior._projection_tick_id(projection text) returns bigint
+ *
+ * The same in SQL, 0 for none.  A function, so that no plan that was made when the table was small
+ * goes through all of it later.
+ */
+Datum
+behavior_projection_tick_id(PG_FUNCTION_ARGS)
+{
+	char *name = text_to_cstring(PG_GETARG_TEXT_PP(0));
+
+	PG_RETURN_INT64(Max(projection_progress(name, GetActiveSnapshot()), 0));
+}
