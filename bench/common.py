@@ -316,7 +316,7 @@ class Bench:
         """
         if start is None:
             span = (first + count) / rate
-            start = (int(time.time()) // 86400 - 1 - int(span // 86400)) * 86400
+            start = (self.place.today - 1 - int(span // 86400)) * 86400
         name = "-".join(str(x) for x in (format, count, first, seed, rate, order, duplicates, ids, start))
         return self.place.events(name, [
             "--count", count, "--first", first, "--seed", seed, "--rate", rate, "--order", order,

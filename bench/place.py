@@ -9,6 +9,7 @@ import os
 import pwd
 import shutil
 import subprocess
+import time
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 REPOSITORY = os.path.dirname(HERE)
@@ -42,6 +43,7 @@ class Place:
             self.home, self.user, config = found[:3]
             self.bindir = subprocess.run([config, "--bindir"], stdout=subprocess.PIPE, check=True).stdout.decode().strip()
         self.folder = os.path.join(self.home, "bench")
+        self.today = int(time.time()) // 86400      # also after midnight, so that both sides get the same events
         self.server = os.path.join(self.folder, "server", "pg")
         with open(os.path.join(REPOSITORY, "scripts", "server"), encoding="utf-8") as file:
             self.functions = file.read()
