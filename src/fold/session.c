@@ -103,7 +103,13 @@ list_member_strings(Jsonb *settings, const char *name)
 		JsonbValue *element = getIthJsonbValueFromContainer(array->val.binary.data, i);
 
 		if (element->type == jbvString)
-			list = lappend(list, pnstrdup(element->val.string.val, element->val.string.len));
+		{
+			Bytes *string = palloc(sizeof(Bytes));
+
+			string->data = pnstrdup(element->val.string.val, element->val.string.len);
+			string->length = element->val.string.len;
+			list = lappend(list, string);
+		}
 	}
 	return list;
 }

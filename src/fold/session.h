@@ -8,8 +8,11 @@
  * order and any split of the events gives the same run.  Where two events have equal keys (an
  * event_id that came back after the idempotency window), the value decides.
  *
- * Files: session.c (settings, ids, fold), session_event.c (an event's part in a session),
- * session_run.c (merging), session_store.c (rows), session_alias.c, session_build.c (rebuild).
+ * The flow of a fold: session_event.c says what an event's part in a session is,
+ * session_chunk.c collects events by visitor, session_run.c makes runs of them, session_fold.c
+ * merges these with the rows that session_store.c finds, and writes them back through it;
+ * session_row.c turns rows into runs and back.  Beside it: session.c (settings, ids, entry),
+ * session_alias.c, session_build.c (rebuild).
  */
 #ifndef BEHAVIOR_SESSION_H
 #define BEHAVIOR_SESSION_H
@@ -79,7 +82,7 @@ typedef struct SessionSettings
 {
 	char table;	   /* 'a' or 'b' */
 	int64 timeout; /* microseconds */
-	List *pages;   /* of char * */
+	List *pages;   /* of Bytes * */
 	List *properties;
 	List *ignore;
 } SessionSettings;
@@ -91,7 +94,7 @@ typedef struct SessionEvent
 	Bytes type;
 	Bytes user_id;
 	Bytes page;
-	Jsonb *properties;
+	Jsonb *properties; /* NULL: none, or they cannot matter */
 } SessionEvent;
 
 typedef struct SessionVisitor
@@ -108,13 +111,57 @@ extern Jsonb *session_current_settings(void);
 extern int64 session_visitor_hash(Bytes source, Bytes visitor);
 extern void session_id(Bytes source, Bytes visitor, Bytes event_id, pg_uuid_t *id);
 
-/* session_event.c */
-extern bool session_event_take(const SessionSettings *settings, TupleTableSlot *slot,
-							   SessionVisitor *visitor, SessionEvent *event, MemoryContext scratch);
+/*
+ * session_event.c: an event that is being looked at.  What "visitor" and "event" point to is
+ * the slot's, the reader's or its scratch context's, until the next event.
+ */
+typedef struct SessionEventReader
+{
+	const SessionSettings *settings;
+	MemoryContext scratch;
+	TupleTableSlot *slot;
+	SessionVisitor visitor; /* without its hash */
+	SessionEvent event;		/* without its properties */
+	Jsonb *properties;		/* all that were sent */
+	union
+	{
+		char data[VARATT_SHORT_MAX + VARHDRSZ];
+		int32 align;
+	} buffer; /* of short properties, to read them aligned */
+} SessionEventReader;
+extern bool session_event_read(SessionEventReader *reader, TupleTableSlot *slot);
+extern void session_event_read_properties(SessionEventReader *reader);
+
+/* session_chunk.c: events collected by visitor, in memory that is bounded. */
+typedef struct ChunkVisitor
+{
+	SessionVisitor visitor;
+	struct ChunkVisitor *same_hash;
+	int nevents;
+	int max_events;
+	SessionEvent **events;
+	TimestampTz last_at; /* of the event added last */
+	bool in_order;		 /* each event lies behind the one added before it */
+	bool has_properties; /* so has an event of the session that the last one added to */
+} ChunkVisitor;
+typedef struct SessionChunk SessionChunk;
+extern SessionChunk *session_chunk_create(const SessionSettings *settings);
+extern void session_chunk_add(SessionChunk *chunk, TupleTableSlot *slot);
+extern bool session_chunk_full(const SessionChunk *chunk);
+extern bool session_chunk_empty(const SessionChunk *chunk);
+extern ChunkVisitor **session_chunk_visitors(SessionChunk *chunk, int *count);
+extern void session_chunk_reset(SessionChunk *chunk);
 
 /* session_run.c */
 extern int order_key_compare(const OrderKey *a, const OrderKey *b);
 extern int bytes_compare(Bytes a, Bytes b);
+
+static inline bool
+bytes_equal(Bytes a, Bytes b)
+{
+	return a.length == b.length && (a.data == b.data || memcmp(a.data, b.data, a.length) == 0);
+}
+
 extern void session_run_start(SessionRun *run, const SessionEvent *event);
 extern void session_run_add(SessionRun *run, const SessionEvent *event);
 extern void session_run_merge(SessionRun *run, const SessionRun *other);
@@ -128,6 +175,11 @@ typedef struct SessionFolder SessionFolder;
 extern SessionFolder *session_folder_begin(const SessionSettings *settings, bool next);
 extern void session_folder_add(TupleTableSlot *slot, void *folder); /* a LogRowCallback */
 extern void session_folder_end(SessionFolder *folder);
+
+/* session_row.c */
+extern void session_run_from_row(SessionRun *run, TupleDesc desc, HeapTuple tuple);
+extern HeapTuple session_run_to_row(SessionRun *run, const SessionVisitor *visitor, TupleDesc desc,
+									MemoryContext scratch);
 
 /* session_store.c: rows of behavior._session, or of behavior._session_next. */
 typedef struct SessionStore SessionStore;

@@ -23,11 +23,12 @@ typedef struct IdArray
 {
 	int count;
 	int max;
-	Datum *ids;
+	pg_uuid_t *ids;
 } IdArray;
 
 struct SessionAliases
 {
+	MemoryContext context;
 	IdArray dead;
 	IdArray living;
 	IdArray born;
@@ -48,49 +49,54 @@ static const char *const any_alias = "SELECT FROM behavior.session_alias LIMIT 1
 static const char *const forget_born =
 	"DELETE FROM behavior.session_alias a USING unnest($1) AS born (id) WHERE a.session_id = born.id";
 
+/* In the current context, in which ids are kept too. */
 SessionAliases *
 session_aliases_begin(void)
 {
-	return palloc0(sizeof(SessionAliases));
+	SessionAliases *aliases = palloc0(sizeof(SessionAliases));
+
+	aliases->context = CurrentMemoryContext;
+	return aliases;
 }
 
 static void
-add_id(IdArray *array, const pg_uuid_t *id)
+add_id(SessionAliases *aliases, IdArray *array, const pg_uuid_t *id)
 {
-	pg_uuid_t *copy = palloc(sizeof(pg_uuid_t));
-
 	if (array->ids == NULL)
 	{
 		array->max = 64;
-		array->ids = palloc(sizeof(Datum) * array->max);
+		array->ids = MemoryContextAlloc(aliases->context, sizeof(pg_uuid_t) * array->max);
 	}
 	else if (array->count == array->max)
 	{
 		array->max *= 2;
-		array->ids = repalloc_huge(array->ids, sizeof(Datum) * array->max);
+		array->ids = repalloc_huge(array->ids, sizeof(pg_uuid_t) * array->max);
 	}
-	*copy = *id;
-	array->ids[array->count++] = UUIDPGetDatum(copy);
+	array->ids[array->count++] = *id;
 }
 
 void
 session_aliases_dead(SessionAliases *aliases, const pg_uuid_t *dead, const pg_uuid_t *living)
 {
-	add_id(&aliases->dead, dead);
-	add_id(&aliases->living, living);
+	add_id(aliases, &aliases->dead, dead);
+	add_id(aliases, &aliases->living, living);
 }
 
 void
 session_aliases_born(SessionAliases *aliases, const pg_uuid_t *id)
 {
-	add_id(&aliases->born, id);
+	add_id(aliases, &aliases->born, id);
 }
 
 static Datum
 uuid_array(const IdArray *ids)
 {
+	Datum *values = palloc_extended(sizeof(Datum) * ids->count, MCXT_ALLOC_HUGE);
+
+	for (int i = 0; i < ids->count; i++)
+		values[i] = UUIDPGetDatum(&ids->ids[i]);
 	return PointerGetDatum(
-		construct_array(ids->ids, ids->count, UUIDOID, UUID_LEN, false, TYPALIGN_CHAR));
+		construct_array(values, ids->count, UUIDOID, UUID_LEN, false, TYPALIGN_CHAR));
 }
 
 void

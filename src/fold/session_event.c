@@ -2,7 +2,8 @@
  * session_event.c
  *		An event's part in a session: who, when, which page, what brought the visitor.
  *
- * Everything is copied into the current context: the row is gone when the next one comes.
+ * Nothing is copied here.  The session properties are looked for apart from the rest, since only
+ * those of a session's first event that has any count.
  */
 #include "postgres.h"
 
@@ -11,34 +12,15 @@
 #include "utils/numeric.h"
 #include "utils/timestamp.h"
 
+#include "core/compat.h"
 #include "fold/session.h"
 #include "log/log_row.h"
 
 static const char *const campaign_prefix = "utm_";
 
-/* A text value, copied; none when it is NULL. */
+/* Where a text value lies; none when it is NULL. */
 static Bytes
-copy_text(TupleTableSlot *slot, int attribute)
-{
-	Bytes bytes = {NULL, 0};
-	text *value;
-	char *copy;
-
-	if (slot->tts_isnull[attribute - 1])
-		return bytes;
-	value = DatumGetTextPP(slot->tts_values[attribute - 1]);
-	bytes.length = VARSIZE_ANY_EXHDR(value);
-	copy = palloc(bytes.length + 1);
-	memcpy(copy, VARDATA_ANY(value), bytes.length);
-	bytes.data = copy;
-	if ((Pointer) value != DatumGetPointer(slot->tts_values[attribute - 1]))
-		pfree(value);
-	return bytes;
-}
-
-/* Where a text value lies, for looking at it only.  These columns are too short to be toasted. */
-static Bytes
-peek_text(TupleTableSlot *slot, int attribute)
+read_text(TupleTableSlot *slot, int attribute)
 {
 	Bytes bytes = {NULL, 0};
 
@@ -52,6 +34,23 @@ peek_text(TupleTableSlot *slot, int attribute)
 	return bytes;
 }
 
+/* A jsonb value, aligned: most are short, which takes no allocation. */
+static Jsonb *
+read_jsonb(SessionEventReader *reader, Datum datum)
+{
+	struct varlena *value = (struct varlena *) DatumGetPointer(datum);
+
+	if (VARATT_IS_SHORT(value))
+	{
+		int length = VARSIZE_SHORT(value) - VARHDRSZ_SHORT;
+
+		SET_VARSIZE(reader->buffer.data, length + VARHDRSZ);
+		memcpy(VARDATA(reader->buffer.data), VARDATA_SHORT(value), length);
+		return (Jsonb *) reader->buffer.data;
+	}
+	return DatumGetJsonbP(datum);
+}
+
 static bool
 ignored(const SessionSettings *settings, Bytes type)
 {
@@ -59,9 +58,7 @@ ignored(const SessionSettings *settings, Bytes type)
 
 	foreach (lc, settings->ignore)
 	{
-		const char *name = lfirst(lc);
-
-		if (strlen(name) == type.length && memcmp(name, type.data, type.length) == 0)
+		if (bytes_equal(*(Bytes *) lfirst(lc), type))
 			return true;
 	}
 	return false;
@@ -69,9 +66,9 @@ ignored(const SessionSettings *settings, Bytes type)
 
 /* A member that is not null. */
 static JsonbValue *
-member(JsonbContainer *object, const char *name, JsonbValue *result)
+member(JsonbContainer *object, const char *name, int length, JsonbValue *result)
 {
-	JsonbValue *value = getKeyJsonValueFromContainer(object, name, strlen(name), result);
+	JsonbValue *value = getKeyJsonValueFromContainer(object, name, length, result);
 
 	return value != NULL && value->type != jbvNull ? value : NULL;
 }
@@ -83,10 +80,13 @@ find_page(const SessionSettings *settings, Jsonb *properties)
 	Bytes page = {NULL, 0};
 	ListCell *lc;
 
+	if (!JB_ROOT_IS_OBJECT(properties))
+		return page;
 	foreach (lc, settings->pages)
 	{
+		const Bytes *name = lfirst(lc);
 		JsonbValue buffer;
-		JsonbValue *value = member(&properties->root, lfirst(lc), &buffer);
+		JsonbValue *value = member(&properties->root, name->data, name->length, &buffer);
 
 		if (value != NULL && value->type == jbvString)
 		{
@@ -110,19 +110,24 @@ find_page(const SessionSettings *settings, Jsonb *properties)
  * for utm_source and "name" for utm_campaign.
  */
 static JsonbValue *
-find_property(Jsonb *properties, JsonbContainer *campaign, const char *name, JsonbValue *buffer)
+find_property(Jsonb *properties, JsonbContainer *campaign, const Bytes *name, JsonbValue *buffer)
 {
-	JsonbValue *value = member(&properties->root, name, buffer);
+	JsonbValue *value = member(&properties->root, name->data, name->length, buffer);
+	int prefix = strlen(campaign_prefix);
 
 	if (value == NULL && campaign != NULL)
 	{
-		value = member(campaign, name, buffer);
-		if (value == NULL && strncmp(name, campaign_prefix, strlen(campaign_prefix)) == 0)
+		value = member(campaign, name->data, name->length, buffer);
+		if (value == NULL && name->length >= prefix &&
+			memcmp(name->data, campaign_prefix, prefix) == 0)
 		{
-			const char *short_name = name + strlen(campaign_prefix);
+			const char *short_name = name->data + prefix;
+			int length = name->length - prefix;
 
-			value =
-				member(campaign, strcmp(short_name, "campaign") == 0 ? "name" : short_name, buffer);
+			if (length == strlen("campaign") && memcmp(short_name, "campaign", length) == 0)
+				value = member(campaign, "name", strlen("name"), buffer);
+			else
+				value = member(campaign, short_name, length, buffer);
 		}
 	}
 	return value;
@@ -139,7 +144,7 @@ find_properties(const SessionSettings *settings, Jsonb *properties, Jsonb *conte
 
 	if (context != NULL && JB_ROOT_IS_OBJECT(context))
 	{
-		JsonbValue *value = member(&context->root, "campaign", &campaign_value);
+		JsonbValue *value = member(&context->root, "campaign", strlen("campaign"), &campaign_value);
 
 		if (value != NULL && value->type == jbvBinary &&
 			JsonContainerIsObject(value->val.binary.data))
@@ -148,7 +153,7 @@ find_properties(const SessionSettings *settings, Jsonb *properties, Jsonb *conte
 
 	foreach (lc, settings->properties)
 	{
-		const char *name = lfirst(lc);
+		const Bytes *name = lfirst(lc);
 		JsonbValue buffer;
 		JsonbValue key;
 		JsonbValue *value = find_property(properties, campaign, name, &buffer);
@@ -158,8 +163,8 @@ find_properties(const SessionSettings *settings, Jsonb *properties, Jsonb *conte
 		if (state == NULL)
 			pushJsonbValue(&state, WJB_BEGIN_OBJECT, NULL);
 		key.type = jbvString;
-		key.val.string.val = unconstify(char *, name);
-		key.val.string.len = strlen(name);
+		key.val.string.val = unconstify(char *, name->data);
+		key.val.string.len = name->length;
 		pushJsonbValue(&state, WJB_KEY, &key);
 		pushJsonbValue(&state, WJB_VALUE, value);
 	}
@@ -168,67 +173,54 @@ find_properties(const SessionSettings *settings, Jsonb *properties, Jsonb *conte
 	return JsonbValueToJsonb(pushJsonbValue(&state, WJB_END_OBJECT, NULL));
 }
 
-static Jsonb *
-copy_jsonb(const Jsonb *jsonb)
-{
-	Jsonb *copy = palloc(VARSIZE(jsonb));
-
-	memcpy(copy, jsonb, VARSIZE(jsonb));
-	return copy;
-}
-
-/* Looks for the page and the session properties; what that takes is made in "scratch". */
-static void
-take_properties(const SessionSettings *settings, TupleTableSlot *slot, SessionEvent *event,
-				MemoryContext scratch)
-{
-	MemoryContext context = MemoryContextSwitchTo(scratch);
-	Jsonb *properties = DatumGetJsonbP(slot->tts_values[LOG_PROPERTIES - 1]);
-	Jsonb *event_context = NULL;
-
-	event->page.data = NULL;
-	event->properties = NULL;
-	if (JB_ROOT_IS_OBJECT(properties))
-	{
-		if (!slot->tts_isnull[LOG_CONTEXT - 1])
-			event_context = DatumGetJsonbP(slot->tts_values[LOG_CONTEXT - 1]);
-		event->page = find_page(settings, properties);
-		event->properties = find_properties(settings, properties, event_context);
-	}
-
-	MemoryContextSwitchTo(context);
-	if (event->page.data != NULL)
-		event->page.data = pnstrdup(event->page.data, event->page.length);
-	if (event->properties != NULL)
-		event->properties = copy_jsonb(event->properties);
-	MemoryContextReset(scratch);
-}
-
 /*
- * Takes a row of behavior.log.  Returns false when the event belongs to no session: of
- * an ignored type, or of nobody.  visitor points into the slot, event is copied.
+ * Reads a row of behavior.log.  Returns false when the event belongs to no session: of an
+ * ignored type, or of nobody.
  */
 bool
-session_event_take(const SessionSettings *settings, TupleTableSlot *slot, SessionVisitor *visitor,
-				   SessionEvent *event, MemoryContext scratch)
+session_event_read(SessionEventReader *reader, TupleTableSlot *slot)
 {
-	slot_getallattrs(slot);
-	if (ignored(settings, peek_text(slot, LOG_TYPE)))
-		return false;
-	visitor->visitor = peek_text(slot, LOG_ANONYMOUS_ID);
-	if (visitor->visitor.data == NULL)
-		visitor->visitor = peek_text(slot, LOG_USER_ID);
-	if (visitor->visitor.data == NULL)
-		return false;
-	visitor->source = peek_text(slot, LOG_SOURCE);
+	SessionEvent *event = &reader->event;
+	MemoryContext old = MemoryContextSwitchTo(reader->scratch);
+	bool belongs;
 
-	event->key.at = DatumGetTimestampTz(slot->tts_values[LOG_OCCURRED_AT - 1]);
-	event->key.has_sequence = !slot->tts_isnull[LOG_SEQUENCE - 1];
-	event->key.sequence =
-		event->key.has_sequence ? DatumGetInt64(slot->tts_values[LOG_SEQUENCE - 1]) : 0;
-	event->key.event_id = copy_text(slot, LOG_EVENT_ID);
-	event->type = copy_text(slot, LOG_TYPE);
-	event->user_id = copy_text(slot, LOG_USER_ID);
-	take_properties(settings, slot, event, scratch);
-	return true;
+	MemoryContextReset(reader->scratch);
+	reader->slot = slot;
+	slot_getsomeattrs(slot, LOG_PROPERTIES);
+	event->type = read_text(slot, LOG_TYPE);
+	event->user_id = read_text(slot, LOG_USER_ID);
+	reader->visitor.source = read_text(slot, LOG_SOURCE);
+	reader->visitor.visitor = read_text(slot, LOG_ANONYMOUS_ID);
+	if (reader->visitor.visitor.data == NULL)
+		reader->visitor.visitor = event->user_id;
+	belongs = reader->visitor.visitor.data != NULL && !ignored(reader->settings, event->type);
+	if (belongs)
+	{
+		event->key.at = DatumGetTimestampTz(slot->tts_values[LOG_OCCURRED_AT - 1]);
+		event->key.has_sequence = !slot->tts_isnull[LOG_SEQUENCE - 1];
+		event->key.sequence =
+			event->key.has_sequence ? DatumGetInt64(slot->tts_values[LOG_SEQUENCE - 1]) : 0;
+		event->key.event_id = read_text(slot, LOG_EVENT_ID);
+		reader->properties = read_jsonb(reader, slot->tts_values[LOG_PROPERTIES - 1]);
+		event->page = find_page(reader->settings, reader->properties);
+		event->properties = NULL;
+	}
+	MemoryContextSwitchTo(old);
+	return belongs;
+}
+
+/* Adds the session properties of the event that was read last. */
+void
+session_event_read_properties(SessionEventReader *reader)
+{
+	MemoryContext old = MemoryContextSwitchTo(reader->scratch);
+	Jsonb *context = NULL;
+	bool isnull;
+	Datum value = slot_getattr(reader->slot, LOG_CONTEXT, &isnull);
+
+	if (!isnull)
+		context = DatumGetJsonbP(value);
+	if (JB_ROOT_IS_OBJECT(reader->properties))
+		reader->event.properties = find_properties(reader->settings, reader->properties, context);
+	MemoryContextSwitchTo(old);
 }

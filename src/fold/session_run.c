@@ -121,7 +121,7 @@ count_type(SessionRun *run, Bytes type, int64 count)
 	{
 		for (int i = 0; i < run->ntypes; i++)
 		{
-			if (bytes_compare(run->types[i].type, type) == 0)
+			if (bytes_equal(run->types[i].type, type))
 			{
 				run->types[i].count += count;
 				return;
@@ -155,8 +155,37 @@ session_run_start(SessionRun *run, const SessionEvent *event)
 	session_run_add(run, event);
 }
 
-void
-session_run_add(SessionRun *run, const SessionEvent *event)
+/* Adds an event that lies behind all of the run's. */
+static void
+append(SessionRun *run, const SessionEvent *event)
+{
+	run->last = event->key;
+	run->exit_type = event->type;
+	if (event->page.data != NULL)
+	{
+		if (run->entry_page.data == NULL)
+		{
+			run->entry_page_key = event->key;
+			run->entry_page = event->page;
+		}
+		run->exit_page_key = event->key;
+		run->exit_page = event->page;
+	}
+	if (event->properties != NULL && run->properties == NULL)
+	{
+		run->properties_key = event->key;
+		run->properties = event->properties;
+	}
+	if (event->user_id.data != NULL)
+	{
+		run->user_key = event->key;
+		run->user_id = event->user_id;
+	}
+}
+
+/* Adds an event that may lie anywhere. */
+static void
+insert(SessionRun *run, const SessionEvent *event)
 {
 	take_earlier(&run->first, &run->entry_type, &event->key, event->type);
 	take_later(&run->last, &run->exit_type, &event->key, event->type);
@@ -164,6 +193,15 @@ session_run_add(SessionRun *run, const SessionEvent *event)
 	take_later(&run->exit_page_key, &run->exit_page, &event->key, event->page);
 	take_earlier_properties(run, &event->key, event->properties);
 	take_later(&run->user_key, &run->user_id, &event->key, event->user_id);
+}
+
+void
+session_run_add(SessionRun *run, const SessionEvent *event)
+{
+	if (run->events > 0 && order_key_compare(&event->key, &run->last) > 0)
+		append(run, event);
+	else
+		insert(run, event);
 	run->events++;
 	if (event->page.data != NULL)
 		run->page_views++;

@@ -3,324 +3,197 @@
  *		Rows of sessions: found by visitor, written without SQL.
  *
  * Only who holds the projection's lock writes, so a row that was found is still the newest
- * one when it is written.  New rows are collected and inserted many at once.
+ * one when it is written.  New rows are collected and inserted many at once.  Visitors
+ * come in the order of their hashes, so the pages of that index are met one after the other; ids
+ * are random, so their entries in the primary key are made at the end of a chunk, in the order
+ * of that index.
  */
 #include "postgres.h"
 
 #include "access/genam.h"
 #include "access/heaptoast.h"
 #include "access/htup_details.h"
+#include "access/relscan.h"
 #include "access/skey.h"
 #include "access/table.h"
+#include "access/tableam.h"
 #include "access/xact.h"
 #include "catalog/indexing.h"
+#include "miscadmin.h"
+#include "port/pg_bswap.h"
 #include "utils/builtins.h"
 #include "utils/fmgroids.h"
 #include "utils/memutils.h"
-#include "utils/numeric.h"
-#include "utils/timestamp.h"
 #include "utils/snapmgr.h"
+#include "utils/timestamp.h"
 
 #include "core/catalog.h"
 #include "core/compat.h"
 #include "core/table_row.h"
 #include "fold/session.h"
+#include "fold/session_row.h"
 
 #define INSERT_ROWS 256 /* collected before they are inserted */
 
-enum
+/* A row that is not in the primary key yet. */
+typedef struct KeyEntry
 {
-	SESSION_ID = 1,
-	SESSION_VISITOR_HASH,
-	SESSION_STARTED_AT,
-	SESSION_ENDED_AT,
-	SESSION_EVENTS,
-	SESSION_PAGE_VIEWS,
-	SESSION_FIRST_SEQUENCE,
-	SESSION_LAST_SEQUENCE,
-	SESSION_ENTRY_PAGE_AT,
-	SESSION_ENTRY_PAGE_SEQUENCE,
-	SESSION_EXIT_PAGE_AT,
-	SESSION_EXIT_PAGE_SEQUENCE,
-	SESSION_PROPERTIES_AT,
-	SESSION_PROPERTIES_SEQUENCE,
-	SESSION_USER_AT,
-	SESSION_USER_SEQUENCE,
-	SESSION_SOURCE,
-	SESSION_VISITOR,
-	SESSION_USER_ID,
-	SESSION_ENTRY_TYPE,
-	SESSION_ENTRY_PAGE,
-	SESSION_EXIT_TYPE,
-	SESSION_EXIT_PAGE,
-	SESSION_ENTRY_PROPERTIES,
-	SESSION_TYPE_COUNTS,
-	SESSION_FIRST_EVENT_ID,
-	SESSION_LAST_EVENT_ID,
-	SESSION_ENTRY_PAGE_EVENT_ID,
-	SESSION_EXIT_PAGE_EVENT_ID,
-	SESSION_PROPERTIES_EVENT_ID,
-	SESSION_USER_EVENT_ID,
-	SESSION_NATTS = SESSION_USER_EVENT_ID
-};
+	uint64 prefix; /* of the id, for sorting */
+	pg_uuid_t id;
+	TimestampTz started_at;
+	ItemPointerData tid;
+} KeyEntry;
+
+#define ST_SORT			sort_key_entries
+#define ST_ELEMENT_TYPE KeyEntry
+#define ST_COMPARE(a, b)                                                                           \
+	((a)->prefix != (b)->prefix ? ((a)->prefix < (b)->prefix ? -1 : 1)                             \
+								: memcmp(&(a)->id, &(b)->id, sizeof(pg_uuid_t)))
+#define ST_SCOPE static
+#define ST_DEFINE
+#include "lib/sort_template.h"
 
 struct SessionStore
 {
+	MemoryContext context;
 	Relation rel;
 	Relation visitor_index;
 	CatalogIndexState indexes;
+	ResultRelInfo other_indexes; /* without the primary key, if its entries are made later */
+	int primary_key;			 /* which of "indexes" it is; -1: it gets its entries at once */
 	Snapshot snapshot;
+	IndexScanDesc scan;
+	TupleTableSlot *found;
 	int nslots;
 	TupleTableSlot *slots[INSERT_ROWS];
-	MemoryContext row_context; /* values of rows being written */
+	int nentries;
+	int max_entries;
+	KeyEntry *entries;
+	MemoryContext scan_context; /* what the index scan keeps between its calls */
+	MemoryContext row_context;	/* values of the row being written */
+	MemoryContext slot_context; /* rows in slots */
 };
+
+/* Is this index the primary key that we know? */
+static bool
+is_primary_key(Relation rel, Relation index, const IndexInfo *info)
+{
+	return RelationGetRelid(index) == RelationGetPrimaryKeyIndex_compat(rel) &&
+		   info->ii_NumIndexAttrs == 2 && info->ii_IndexAttrNumbers[0] == SESSION_ID &&
+		   info->ii_IndexAttrNumbers[1] == SESSION_STARTED_AT && index->rd_index->indimmediate;
+}
+
+/* Sets the primary key apart from the other indexes. */
+static void
+split_indexes(SessionStore *store)
+{
+	const ResultRelInfo *all = store->indexes;
+	ResultRelInfo *others = &store->other_indexes;
+
+	*others = *all;
+	others->ri_IndexRelationDescs = palloc(sizeof(Relation) * (all->ri_NumIndices + 1));
+	others->ri_IndexRelationInfo = palloc(sizeof(IndexInfo *) * (all->ri_NumIndices + 1));
+	others->ri_NumIndices = 0;
+	store->primary_key = -1;
+	for (int i = 0; i < all->ri_NumIndices; i++)
+	{
+		Relation index = all->ri_IndexRelationDescs[i];
+		IndexInfo *info = all->ri_IndexRelationInfo[i];
+
+		if (is_primary_key(store->rel, index, info))
+		{
+			store->primary_key = i;
+			continue;
+		}
+		others->ri_IndexRelationDescs[others->ri_NumIndices] = index;
+		others->ri_IndexRelationInfo[others->ri_NumIndices++] = info;
+	}
+}
 
 SessionStore *
 session_store_open(bool next)
 {
 	SessionStore *store = palloc0(sizeof(SessionStore));
 
+	store->context = CurrentMemoryContext;
 	store->rel =
 		table_open(behavior_relid(next ? REL_SESSION_NEXT : REL_SESSION), RowExclusiveLock);
 	store->visitor_index = index_open(
 		behavior_relid(next ? REL_SESSION_NEXT_VISITOR : REL_SESSION_VISITOR), AccessShareLock);
 	store->indexes = CatalogOpenIndexes(store->rel);
-	store->row_context = AllocSetContextCreate(CurrentMemoryContext, "behavior session rows",
-											   ALLOCSET_DEFAULT_SIZES);
+	split_indexes(store);
+	store->scan_context = AllocSetContextCreate(CurrentMemoryContext, "behavior session scan",
+												ALLOCSET_DEFAULT_SIZES);
+	store->row_context =
+		AllocSetContextCreate(CurrentMemoryContext, "behavior session row", ALLOCSET_DEFAULT_SIZES);
+	store->slot_context = AllocSetContextCreate(CurrentMemoryContext, "behavior session rows",
+												ALLOCSET_DEFAULT_SIZES);
+	store->found = table_slot_create(store->rel, NULL);
 	for (int i = 0; i < INSERT_ROWS; i++)
 		store->slots[i] = MakeSingleTupleTableSlot(RelationGetDescr(store->rel), &TTSOpsHeapTuple);
 	return store;
+}
+
+static void
+end_scan(SessionStore *store)
+{
+	if (store->snapshot == NULL)
+		return;
+	ExecClearTuple(store->found);
+	index_endscan(store->scan);
+	UnregisterSnapshot(store->snapshot);
+	store->snapshot = NULL;
+	MemoryContextReset(store->scan_context);
 }
 
 void
 session_store_close(SessionStore *store)
 {
 	session_store_flush(store);
-	if (store->snapshot != NULL)
-		UnregisterSnapshot(store->snapshot);
+	end_scan(store);
+	ExecDropSingleTupleTableSlot(store->found);
 	for (int i = 0; i < INSERT_ROWS; i++)
 		ExecDropSingleTupleTableSlot(store->slots[i]);
 	CatalogCloseIndexes(store->indexes);
 	index_close(store->visitor_index, AccessShareLock);
 	table_close(store->rel, NoLock);
+	MemoryContextDelete(store->scan_context);
 	MemoryContextDelete(store->row_context);
+	MemoryContextDelete(store->slot_context);
 }
 
 /* Sees from now on what has been written so far. */
 void
 session_store_snapshot(SessionStore *store)
 {
+	MemoryContext old;
+
+	end_scan(store);
 	CommandCounterIncrement();
-	if (store->snapshot != NULL)
-		UnregisterSnapshot(store->snapshot);
 	store->snapshot = RegisterSnapshot(GetLatestSnapshot());
-}
-
-static Bytes
-bytes_from_datum(Datum datum, bool isnull)
-{
-	Bytes bytes = {NULL, 0};
-
-	if (!isnull)
-	{
-		text *value = DatumGetTextPP(datum);
-
-		bytes.data = VARDATA_ANY(value);
-		bytes.length = VARSIZE_ANY_EXHDR(value);
-	}
-	return bytes;
-}
-
-static Datum
-bytes_to_datum(Bytes bytes)
-{
-	return PointerGetDatum(cstring_to_text_with_len(bytes.data, bytes.length));
-}
-
-/* An order key as it is stored: NULL in the first of its columns says that it is "fallback". */
-static OrderKey
-stored_key(const Datum *values, const bool *nulls, int at, int sequence, int event_id,
-		   const OrderKey *fallback)
-{
-	OrderKey key;
-
-	if (nulls[at - 1])
-		return *fallback;
-	key.at = DatumGetTimestampTz(values[at - 1]);
-	key.has_sequence = !nulls[sequence - 1];
-	key.sequence = key.has_sequence ? DatumGetInt64(values[sequence - 1]) : 0;
-	key.event_id = bytes_from_datum(values[event_id - 1], nulls[event_id - 1]);
-	return key;
-}
-
-static void
-store_key(Datum *values, bool *nulls, int at, int sequence, int event_id, const OrderKey *key,
-		  bool has_value, const OrderKey *fallback)
-{
-	nulls[at - 1] = nulls[sequence - 1] = nulls[event_id - 1] = true;
-	if (!has_value || order_key_compare(key, fallback) == 0)
-		return;
-	nulls[at - 1] = nulls[event_id - 1] = false;
-	nulls[sequence - 1] = !key->has_sequence;
-	values[at - 1] = TimestampTzGetDatum(key->at);
-	values[sequence - 1] = Int64GetDatum(key->sequence);
-	values[event_id - 1] = bytes_to_datum(key->event_id);
-}
-
-static void
-read_types(SessionRun *run, Jsonb *counts)
-{
-	JsonbIterator *it = JsonbIteratorInit(&counts->root);
-	JsonbIteratorToken token;
-	JsonbValue value;
-	int n = 0;
-
-	run->max_types = run->ntypes = JB_ROOT_COUNT(counts);
-	run->types = palloc_extended(sizeof(TypeCount) * (run->max_types + 1), MCXT_ALLOC_HUGE);
-	while ((token = JsonbIteratorNext(&it, &value, true)) != WJB_DONE)
-	{
-		if (token == WJB_KEY)
-		{
-			run->types[n].type.data = value.val.string.val;
-			run->types[n].type.length = value.val.string.len;
-		}
-		else if (token == WJB_VALUE && value.type == jbvNumeric)
-			run->types[n++].count = DatumGetInt64(
-				DirectFunctionCall1(numeric_int8, NumericGetDatum(value.val.numeric)));
-	}
-	Assert(n == run->ntypes);
-	run->max_types++;
-}
-
-static Jsonb *
-types_to_jsonb(SessionRun *run)
-{
-	JsonbParseState *state = NULL;
-
-	session_run_sum_types(run);
-	pushJsonbValue(&state, WJB_BEGIN_OBJECT, NULL);
-	for (int i = 0; i < run->ntypes; i++)
-	{
-		JsonbValue value;
-
-		value.type = jbvString;
-		value.val.string.val = unconstify(char *, run->types[i].type.data);
-		value.val.string.len = run->types[i].type.length;
-		pushJsonbValue(&state, WJB_KEY, &value);
-		value.type = jbvNumeric;
-		value.val.numeric = int64_to_numeric(run->types[i].count);
-		pushJsonbValue(&state, WJB_VALUE, &value);
-	}
-	return JsonbValueToJsonb(pushJsonbValue(&state, WJB_END_OBJECT, NULL));
-}
-
-/* What a row says; it points into the tuple, a copy of the caller's. */
-static void
-run_from_row(SessionRun *run, HeapTuple tuple, const Datum *values, const bool *nulls)
-{
-	memset(run, 0, sizeof(*run));
-	run->stored = true;
-	run->tid = tuple->t_self;
-	run->id = *DatumGetUUIDP(values[SESSION_ID - 1]);
-
-	run->first.at = DatumGetTimestampTz(values[SESSION_STARTED_AT - 1]);
-	run->first.has_sequence = !nulls[SESSION_FIRST_SEQUENCE - 1];
-	run->first.sequence =
-		run->first.has_sequence ? DatumGetInt64(values[SESSION_FIRST_SEQUENCE - 1]) : 0;
-	run->first.event_id = bytes_from_datum(values[SESSION_FIRST_EVENT_ID - 1], false);
-	run->id_event = run->first.event_id;
-	run->last.at = DatumGetTimestampTz(values[SESSION_ENDED_AT - 1]);
-	run->last.has_sequence = !nulls[SESSION_LAST_SEQUENCE - 1];
-	run->last.sequence =
-		run->last.has_sequence ? DatumGetInt64(values[SESSION_LAST_SEQUENCE - 1]) : 0;
-	run->last.event_id = bytes_from_datum(values[SESSION_LAST_EVENT_ID - 1], false);
-
-	run->entry_type = bytes_from_datum(values[SESSION_ENTRY_TYPE - 1], false);
-	run->exit_type = bytes_from_datum(values[SESSION_EXIT_TYPE - 1], false);
-	run->entry_page =
-		bytes_from_datum(values[SESSION_ENTRY_PAGE - 1], nulls[SESSION_ENTRY_PAGE - 1]);
-	run->exit_page = bytes_from_datum(values[SESSION_EXIT_PAGE - 1], nulls[SESSION_EXIT_PAGE - 1]);
-	run->user_id = bytes_from_datum(values[SESSION_USER_ID - 1], nulls[SESSION_USER_ID - 1]);
-	if (!nulls[SESSION_ENTRY_PROPERTIES - 1])
-		run->properties = DatumGetJsonbP(values[SESSION_ENTRY_PROPERTIES - 1]);
-	run->entry_page_key =
-		stored_key(values, nulls, SESSION_ENTRY_PAGE_AT, SESSION_ENTRY_PAGE_SEQUENCE,
-				   SESSION_ENTRY_PAGE_EVENT_ID, &run->first);
-	run->exit_page_key = stored_key(values, nulls, SESSION_EXIT_PAGE_AT, SESSION_EXIT_PAGE_SEQUENCE,
-									SESSION_EXIT_PAGE_EVENT_ID, &run->last);
-	run->properties_key =
-		stored_key(values, nulls, SESSION_PROPERTIES_AT, SESSION_PROPERTIES_SEQUENCE,
-				   SESSION_PROPERTIES_EVENT_ID, &run->first);
-	run->user_key = stored_key(values, nulls, SESSION_USER_AT, SESSION_USER_SEQUENCE,
-							   SESSION_USER_EVENT_ID, &run->last);
-
-	run->events = DatumGetInt64(values[SESSION_EVENTS - 1]);
-	run->page_views = DatumGetInt64(values[SESSION_PAGE_VIEWS - 1]);
-	read_types(run, DatumGetJsonbP(values[SESSION_TYPE_COUNTS - 1]));
-}
-
-static void
-optional_text(Datum *values, bool *nulls, int attribute, Bytes bytes)
-{
-	nulls[attribute - 1] = bytes.data == NULL;
-	values[attribute - 1] = bytes.data == NULL ? (Datum) 0 : bytes_to_datum(bytes);
-}
-
-/* A tuple in the current context; values are made in the store's row context. */
-static HeapTuple
-row_from_run(SessionStore *store, const SessionVisitor *visitor, SessionRun *run)
-{
-	MemoryContext context = MemoryContextSwitchTo(store->row_context);
-	Datum values[SESSION_NATTS];
-	bool nulls[SESSION_NATTS] = {0};
-	HeapTuple tuple;
-
-	values[SESSION_ID - 1] = UUIDPGetDatum(&run->id);
-	values[SESSION_VISITOR_HASH - 1] = Int64GetDatum(visitor->hash);
-	values[SESSION_STARTED_AT - 1] = TimestampTzGetDatum(run->first.at);
-	values[SESSION_ENDED_AT - 1] = TimestampTzGetDatum(run->last.at);
-	values[SESSION_EVENTS - 1] = Int64GetDatum(run->events);
-	values[SESSION_PAGE_VIEWS - 1] = Int64GetDatum(run->page_views);
-	values[SESSION_FIRST_SEQUENCE - 1] = Int64GetDatum(run->first.sequence);
-	nulls[SESSION_FIRST_SEQUENCE - 1] = !run->first.has_sequence;
-	values[SESSION_LAST_SEQUENCE - 1] = Int64GetDatum(run->last.sequence);
-	nulls[SESSION_LAST_SEQUENCE - 1] = !run->last.has_sequence;
-	store_key(values, nulls, SESSION_ENTRY_PAGE_AT, SESSION_ENTRY_PAGE_SEQUENCE,
-			  SESSION_ENTRY_PAGE_EVENT_ID, &run->entry_page_key, run->entry_page.data != NULL,
-			  &run->first);
-	store_key(values, nulls, SESSION_EXIT_PAGE_AT, SESSION_EXIT_PAGE_SEQUENCE,
-			  SESSION_EXIT_PAGE_EVENT_ID, &run->exit_page_key, run->exit_page.data != NULL,
-			  &run->last);
-	store_key(values, nulls, SESSION_PROPERTIES_AT, SESSION_PROPERTIES_SEQUENCE,
-			  SESSION_PROPERTIES_EVENT_ID, &run->properties_key, run->properties != NULL,
-			  &run->first);
-	store_key(values, nulls, SESSION_USER_AT, SESSION_USER_SEQUENCE, SESSION_USER_EVENT_ID,
-			  &run->user_key, run->user_id.data != NULL, &run->last);
-	values[SESSION_SOURCE - 1] = bytes_to_datum(visitor->source);
-	values[SESSION_VISITOR - 1] = bytes_to_datum(visitor->visitor);
-	optional_text(values, nulls, SESSION_USER_ID, run->user_id);
-	values[SESSION_ENTRY_TYPE - 1] = bytes_to_datum(run->entry_type);
-	optional_text(values, nulls, SESSION_ENTRY_PAGE, run->entry_page);
-	values[SESSION_EXIT_TYPE - 1] = bytes_to_datum(run->exit_type);
-	optional_text(values, nulls, SESSION_EXIT_PAGE, run->exit_page);
-	nulls[SESSION_ENTRY_PROPERTIES - 1] = run->properties == NULL;
-	values[SESSION_ENTRY_PROPERTIES - 1] = PointerGetDatum(run->properties);
-	values[SESSION_TYPE_COUNTS - 1] = PointerGetDatum(types_to_jsonb(run));
-	values[SESSION_FIRST_EVENT_ID - 1] = bytes_to_datum(run->first.event_id);
-	values[SESSION_LAST_EVENT_ID - 1] = bytes_to_datum(run->last.event_id);
-
-	MemoryContextSwitchTo(context);
-	tuple = heap_form_tuple(RelationGetDescr(store->rel), values, nulls);
-	MemoryContextReset(store->row_context);
-	return tuple;
+	old = MemoryContextSwitchTo(store->scan_context);
+	store->scan = index_beginscan_compat(store->rel, store->visitor_index, store->snapshot, 2, 0);
+	MemoryContextSwitchTo(old);
 }
 
 static bool
 same_text(Datum datum, Bytes bytes)
 {
-	Bytes stored = bytes_from_datum(datum, false);
+	text *value = DatumGetTextPP(datum);
 
-	return stored.length == bytes.length && memcmp(stored.data, bytes.data, bytes.length) == 0;
+	return VARSIZE_ANY_EXHDR(value) == bytes.length &&
+		   memcmp(VARDATA_ANY(value), bytes.data, bytes.length) == 0;
+}
+
+/* The next row of the scan. */
+static bool
+next_row(SessionStore *store)
+{
+	MemoryContext old = MemoryContextSwitchTo(store->scan_context);
+	bool found = index_getnext_slot(store->scan, BackwardScanDirection, store->found);
+
+	MemoryContextSwitchTo(old);
+	return found;
 }
 
 SessionRun *
@@ -330,27 +203,22 @@ session_store_find(SessionStore *store, const SessionVisitor *visitor, Timestamp
 	SessionRun *runs = NULL;
 	int max = 0;
 	ScanKeyData keys[2];
-	SysScanDesc scan;
-	HeapTuple tuple;
+	TupleTableSlot *slot = store->found;
 
 	*count = 0;
-	ScanKeyInit(&keys[0], SESSION_VISITOR_HASH, BTEqualStrategyNumber, F_INT8EQ,
-				Int64GetDatum(visitor->hash));
-	ScanKeyInit(&keys[1], SESSION_STARTED_AT, BTLessEqualStrategyNumber, F_TIMESTAMPTZ_LE,
-				TimestampTzGetDatum(to));
-	scan = systable_beginscan_ordered(store->rel, store->visitor_index, store->snapshot, 2, keys);
+	ScanKeyInit(&keys[0], 1, BTEqualStrategyNumber, F_INT8EQ, Int64GetDatum(visitor->hash));
+	ScanKeyInit(&keys[1], 2, BTLessEqualStrategyNumber, F_TIMESTAMPTZ_LE, TimestampTzGetDatum(to));
+	index_rescan(store->scan, keys, 2, NULL, 0);
 
 	/* Sessions of a visitor do not overlap: the first one that ends too early is the end. */
-	while (HeapTupleIsValid(tuple = systable_getnext_ordered(scan, BackwardScanDirection)))
+	while (next_row(store))
 	{
-		Datum values[SESSION_NATTS];
-		bool nulls[SESSION_NATTS];
+		bool isnull;
 
-		heap_deform_tuple(tuple, RelationGetDescr(store->rel), values, nulls);
-		if (!same_text(values[SESSION_VISITOR - 1], visitor->visitor) ||
-			!same_text(values[SESSION_SOURCE - 1], visitor->source))
+		if (!same_text(slot_getattr(slot, SESSION_VISITOR, &isnull), visitor->visitor) ||
+			!same_text(slot_getattr(slot, SESSION_SOURCE, &isnull), visitor->source))
 			continue;
-		if (DatumGetTimestampTz(values[SESSION_ENDED_AT - 1]) < from)
+		if (DatumGetTimestampTz(slot_getattr(slot, SESSION_ENDED_AT, &isnull)) < from)
 			break;
 		if (*count == max)
 		{
@@ -358,11 +226,9 @@ session_store_find(SessionStore *store, const SessionVisitor *visitor, Timestamp
 			runs = runs == NULL ? palloc(sizeof(SessionRun) * max)
 								: repalloc_huge(runs, sizeof(SessionRun) * max);
 		}
-		tuple = heap_copytuple(tuple);
-		heap_deform_tuple(tuple, RelationGetDescr(store->rel), values, nulls);
-		run_from_row(&runs[(*count)++], tuple, values, nulls);
+		session_run_from_row(&runs[(*count)++], RelationGetDescr(store->rel),
+							 ExecCopySlotHeapTuple(slot));
 	}
-	systable_endscan_ordered(scan);
 
 	for (int i = 0; i < *count / 2; i++)
 	{
@@ -374,10 +240,54 @@ session_store_find(SessionStore *store, const SessionVisitor *visitor, Timestamp
 	return runs;
 }
 
+/* Inserts the rows that have been collected, but for their entries in the primary key. */
+static void
+insert_rows(SessionStore *store)
+{
+	if (store->nslots == 0)
+		return;
+	table_rows_insert(store->rel, store->slots, store->nslots,
+					  store->primary_key < 0 ? store->indexes : &store->other_indexes);
+	for (int i = 0; i < store->nslots; i++)
+	{
+		if (store->primary_key >= 0)
+		{
+			bool should_free;
+			HeapTuple tuple = ExecFetchSlotHeapTuple(store->slots[i], true, &should_free);
+			KeyEntry *entry;
+			bool isnull;
+
+			if (store->nentries == store->max_entries)
+			{
+				store->max_entries = Max(INSERT_ROWS, store->max_entries * 2);
+				store->entries =
+					store->entries == NULL
+						? MemoryContextAlloc(store->context, sizeof(KeyEntry) * store->max_entries)
+						: repalloc_huge(store->entries, sizeof(KeyEntry) * store->max_entries);
+			}
+			entry = &store->entries[store->nentries++];
+			entry->id = *DatumGetUUIDP(
+				heap_getattr(tuple, SESSION_ID, RelationGetDescr(store->rel), &isnull));
+			memcpy(&entry->prefix, &entry->id, sizeof(entry->prefix));
+			entry->prefix = pg_ntoh64(entry->prefix);
+			entry->started_at = DatumGetTimestampTz(
+				heap_getattr(tuple, SESSION_STARTED_AT, RelationGetDescr(store->rel), &isnull));
+			entry->tid = tuple->t_self;
+		}
+		ExecClearTuple(store->slots[i]);
+	}
+	store->nslots = 0;
+	MemoryContextReset(store->slot_context);
+}
+
 void
 session_store_insert(SessionStore *store, const SessionVisitor *visitor, SessionRun *run)
 {
-	HeapTuple tuple = row_from_run(store, visitor, run);
+	MemoryContext old = MemoryContextSwitchTo(store->slot_context);
+	HeapTuple tuple =
+		session_run_to_row(run, visitor, RelationGetDescr(store->rel), store->row_context);
+
+	MemoryContextSwitchTo(old);
 
 	/*
 	 * heap_multi_insert() tells where a row went through its slot, but index entries are made from
@@ -390,15 +300,16 @@ session_store_insert(SessionStore *store, const SessionVisitor *visitor, Session
 		heap_freetuple(tuple);
 		return;
 	}
-	ExecForceStoreHeapTuple(tuple, store->slots[store->nslots], true);
+	ExecForceStoreHeapTuple(tuple, store->slots[store->nslots], false);
 	if (++store->nslots == INSERT_ROWS)
-		session_store_flush(store);
+		insert_rows(store);
 }
 
 void
 session_store_update(SessionStore *store, const SessionVisitor *visitor, SessionRun *run)
 {
-	HeapTuple tuple = row_from_run(store, visitor, run);
+	HeapTuple tuple =
+		session_run_to_row(run, visitor, RelationGetDescr(store->rel), store->row_context);
 	ItemPointerData tid = run->tid;
 
 	table_row_update(store->rel, &tid, tuple, store->indexes);
@@ -413,14 +324,24 @@ session_store_delete(SessionStore *store, const SessionRun *run)
 	CatalogTupleDelete(store->rel, &tid);
 }
 
-/* Inserts what has been collected. */
+/* Writes all that has been collected. */
 void
 session_store_flush(SessionStore *store)
 {
-	if (store->nslots == 0)
+	insert_rows(store);
+	if (store->nentries == 0)
 		return;
-	table_rows_insert(store->rel, store->slots, store->nslots, store->indexes);
-	for (int i = 0; i < store->nslots; i++)
-		ExecClearTuple(store->slots[i]);
-	store->nslots = 0;
+	sort_key_entries(store->entries, store->nentries);
+	for (int i = 0; i < store->nentries; i++)
+	{
+		KeyEntry *entry = &store->entries[i];
+		Datum values[2] = {UUIDPGetDatum(&entry->id), TimestampTzGetDatum(entry->started_at)};
+		bool nulls[2] = {false, false};
+
+		CHECK_FOR_INTERRUPTS();
+		index_insert(store->indexes->ri_IndexRelationDescs[store->primary_key], values, nulls,
+					 &entry->tid, store->rel, UNIQUE_CHECK_YES, false,
+					 store->indexes->ri_IndexRelationInfo[store->primary_key]);
+	}
+	store->nentries = 0;
 }
