@@ -276,7 +276,7 @@ class Bench:
         command += ["-l", "--log-prefix", os.path.join(folder, "log")] if latencies else []
         backends = "SELECT pid FROM pg_stat_activity WHERE application_name = 'pgbench'"
         with self.session("postgres") as watcher:
-            sampler = Sampler(lambda: [int(pid) for pid in watcher.run(backends).split()], follow=True)
+            sampler = Sampler(lambda: [int(pid) for pid in watcher.run(backends).split()], follow=True, interval=0.1)
             wal = self.position()
             sampler.start()
             start = time.monotonic()
