@@ -19,16 +19,16 @@ STYLE = """
   .note { fill: #57606a; font-size: 12px; }
   .good { fill: #2f81c9; }
   .bad { fill: #d9822b; }
-  .budget { stroke: #1b1f24; stroke-width: 2; }
   .reference { stroke: #57606a; stroke-width: 1.5; stroke-dasharray: 4 3; }
+  .budget { stroke: #1b1f24; stroke-width: 2; }
   @media (prefers-color-scheme: dark) {
     .ground { fill: #0d1117; }
     .title, .label { fill: #e6edf3; }
     .note { fill: #9aa4af; }
     .good { fill: #58a6ff; }
     .bad { fill: #e3a04f; }
-    .budget { stroke: #1b1f24; stroke-width: 2; }
-  .reference { stroke: #9aa4af; }
+    .reference { stroke: #9aa4af; }
+    .budget { stroke: #ffffff; }
   }
 """
 

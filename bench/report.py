@@ -7,12 +7,12 @@ import importlib
 import json
 import os
 import platform
-import shutil
 import subprocess
 import sys
 
 import picture
 from common import BUDGETS, HERE, REPOSITORY
+from measure import Instructions
 
 SIZES = (("results.json", "default size"), ("results-full.json", "full size"))
 PARTS = ("bulk", "pipeline", "single", "growth", "staleness", "peers")
@@ -60,7 +60,7 @@ def machine(bench):
         "system": "%s %s" % (platform.system(), platform.release()),
         "PostgreSQL": bench.value("postgres", "SHOW server_version"),
         "hll": "yes" if bench.have("hll") else "no",
-        "instructions counted": "yes" if shutil.which("perf") else "no",
+        "instructions counted": "yes" if Instructions.available() else "no",
         "commit": commit or "unknown",
     }
 
