@@ -6,8 +6,9 @@
  *
  *	partial	one SELECT that turns events into one row for each group: key columns k_1..n,
  *			partial results s_1..m
- *	merge	how two partial results become one: the fold's ON CONFLICT DO UPDATE and the live view
- *use the same text final	the query's own select list over keys and finished aggregates a_1..p
+ *	merge	how two partial results become one: the fold's MERGE and the live view use the same text
+ *
+ *	final	the query's own select list over keys and finished aggregates a_1..p
  *
  * Files: rollup_query.c (what a query means), rollup_refuse.c (what it may not
  * say, and what to say instead), rollup_sql.c (texts), rollup_catalog.c (rows and
@@ -100,6 +101,9 @@ typedef struct RollupPlan
 	RollupKeyHasher *hasher;
 	TupleDesc desc;		/* key_hash, keys, partials */
 	SPIPlanPtr partial; /* over the ephemeral relation _events */
+	bool sorts;			/* it sorts events into groups: one group's states are held at a time */
+	bool large_states;	/* a state while groups are made may be of any size */
+	int64 groups;		/* that the last evaluation brought */
 	SPIPlanPtr merge;	/* from the ephemeral relation _partials; NULL: not made yet */
 } RollupPlan;
 
@@ -137,13 +141,14 @@ extern Oid rollup_row_owner(const RollupRow *row);
 extern char *rollup_qualified(Oid relid);
 extern RollupPlan *
 rollup_plan(Oid definition, Oid storage); /* call as the owner, with SPI connected */
+extern SPIPlanPtr rollup_partial_plan(RollupPlan *plan);
 extern SPIPlanPtr rollup_merge_plan(RollupPlan *plan);
 extern void rollup_check_complete(Oid definition, Oid storage, const RollupRow *row);
 extern void rollup_run(const char *sql); /* as behavior's owner */
 
 /* rollup_key.c */
 extern void rollup_check_key_type(Oid type, Oid collation, const char *expression);
-extern RollupKeyHasher *rollup_key_hasher(TupleDesc desc, int first, int count);
+extern RollupKeyHasher *rollup_key_hasher(TupleDesc desc, int first, int count, int time_key);
 extern void rollup_key_hash(RollupKeyHasher *hasher, const Datum *values, const bool *isnull,
 							pg_uuid_t *result);
 

@@ -51,6 +51,9 @@ enum
 	ROLLUP_NATTS = ROLLUP_NEXT_STORAGE
 };
 
+/* So many states are hashed whatever their size. */
+#define FEW_GROUPS 32
+
 static HTAB *plans = NULL;
 
 static RollupRow *
@@ -307,6 +310,7 @@ free_plan(RollupPlan *plan)
 	if (plan->context != NULL)
 		MemoryContextDelete(plan->context);
 	plan->context = NULL;
+	plan->hasher = NULL;
 	plan->valid = false;
 }
 
@@ -343,7 +347,6 @@ rollup_plan(Oid definition, Oid storage)
 	bool found;
 	MemoryContext context;
 	MemoryContext caller;
-	Relation log;
 
 	if (plans == NULL)
 		make_plans();
@@ -353,11 +356,12 @@ rollup_plan(Oid definition, Oid storage)
 		plan->valid = false;
 		plan->in_use = 0;
 		plan->context = NULL;
+		plan->hasher = NULL;
 		plan->partial = plan->merge = NULL;
 		forget_dropped(plan);
 	}
-	/* Without a plan: making it was interrupted. */
-	if ((plan->valid && plan->partial != NULL) || plan->in_use > 0)
+	/* Without a hasher: making it was interrupted. */
+	if ((plan->valid && plan->hasher != NULL) || plan->in_use > 0)
 		return plan;
 
 	free_plan(plan);
@@ -372,18 +376,48 @@ rollup_plan(Oid definition, Oid storage)
 	caller = MemoryContextSwitchTo(context);
 	plan->shape = rollup_shape(rollup_definition_query(definition));
 	plan->desc = partial_desc(plan->shape);
-	plan->hasher = rollup_key_hasher(plan->desc, 1, plan->shape->nkeys);
+	plan->hasher = rollup_key_hasher(plan->desc, 1, plan->shape->nkeys, plan->shape->time_key);
+	plan->large_states = false;
+	for (int i = 0; i < plan->shape->npartials; i++)
+	{
+		if (plan->shape->partials[i].merge == MERGE_AGGREGATE)
+			plan->large_states = true;
+	}
+	plan->groups = PG_INT64_MAX;
 	MemoryContextSwitchTo(caller);
 
 	/* From here on an invalidation that comes in makes it invalid again. */
 	plan->valid = true;
-	log = table_open(behavior_relid(REL_LOG), AccessShareLock);
 	plan->context = context;
 	MemoryContextSetParent(context, CacheMemoryContext);
-	plan->partial = prepare_over(rollup_partial_sql(plan->shape, rollup_events_sql), "_events",
-								 RelationGetDescr(log));
-	table_close(log, AccessShareLock);
 	return plan;
+}
+
+/*
+ * The plan that makes groups of events.  Hashing is the faster way, but holds the states of all
+ * groups at once: those of sketches, 128 kB each in hll, would go to disk and back.  So these are
+ * sorted, unless the last time there were but a few.  Under the same conditions.
+ */
+SPIPlanPtr
+rollup_partial_plan(RollupPlan *plan)
+{
+	bool sorts = plan->large_states && plan->groups > FEW_GROUPS;
+
+	if (plan->partial != NULL && plan->sorts != sorts)
+	{
+		SPI_freeplan(plan->partial);
+		plan->partial = NULL;
+	}
+	if (plan->partial == NULL)
+	{
+		Relation log = table_open(behavior_relid(REL_LOG), AccessShareLock);
+
+		plan->sorts = sorts;
+		plan->partial = prepare_over(rollup_partial_sql(plan->shape, rollup_events_sql), "_events",
+									 RelationGetDescr(log));
+		table_close(log, AccessShareLock);
+	}
+	return plan->partial;
 }
 
 /*

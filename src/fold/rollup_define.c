@@ -222,9 +222,8 @@ rollup_register(const RollupRow *row, int64 tick)
 
 	secure_begin(&secure, behavior_owner());
 	SPI_connect();
-	spi_exec(
-		"INSERT INTO behavior._projection (name, kind, state) VALUES ($1, 'rollup', $2)",
-		SPI_OK_INSERT, false, 2, projection_types, projection_values, NULL);
+	spi_exec("INSERT INTO behavior._projection (name, kind, state) VALUES ($1, 'rollup', $2)",
+			 SPI_OK_INSERT, false, 2, projection_types, projection_values, NULL);
 	spi_exec(
 		"INSERT INTO behavior._rollup (name, relation, folded, definition, storage, token_table, token, built) "
 		"VALUES ($1, $2, $3, $4, $5, $6, $7, $8)",

@@ -17,8 +17,10 @@
 #include "tcop/dest.h"
 #include "utils/acl.h"
 #include "utils/builtins.h"
+#include "utils/guc.h"
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
+#include "utils/plancache.h"
 #include "utils/queryenvironment.h"
 #include "utils/rel.h"
 #include "utils/snapmgr.h"
@@ -104,6 +106,33 @@ execute(SPIPlanPtr plan, bool read_only, DestReceiver *dest, int expected)
 		elog(ERROR, "statement of a rollup returned %s", SPI_result_code_string(rc));
 }
 
+static void
+turn_off(const char *const *settings, int count)
+{
+	for (int i = 0; i < count; i++)
+		(void) set_config_option(settings[i], "off", PGC_USERSET, PGC_S_SESSION, GUC_ACTION_SAVE,
+								 true, 0, false);
+}
+
+/*
+ * Plans the partial query, unless that was done.  The planner knows nothing about the events, and
+ * JIT compiles at each execution, for longer than that takes.
+ */
+static void
+plan_partial(RollupPlan *plan)
+{
+	static const char *const hash[] = {"jit", "enable_sort"};
+	static const char *const sort[] = {"jit", "enable_hashagg"};
+	int guc_level = NewGUCNestLevel();
+	CachedPlan *cached;
+
+	turn_off(plan->sorts ? sort : hash, 2);
+	cached = SPI_plan_get_cached_plan(plan->partial);
+	if (cached != NULL)
+		ReleaseCachedPlan(cached, CurrentResourceOwner);
+	AtEOXact_GUC(true, guc_level);
+}
+
 static HashingReceiver *
 make_receiver(RollupPlan *plan)
 {
@@ -135,7 +164,9 @@ rollup_evaluate(RollupPlan *plan, Tuplestorestate *events, TupleDesc desc, int64
 	plan->in_use++;
 	PG_TRY();
 	{
+		(void) rollup_partial_plan(plan);
 		register_store("_events", desc, events, count);
+		plan_partial(plan);
 		execute(plan->partial, true, &receiver->pub, SPI_OK_SELECT);
 		SPI_unregister_relation("_events");
 	}
@@ -144,6 +175,7 @@ rollup_evaluate(RollupPlan *plan, Tuplestorestate *events, TupleDesc desc, int64
 		plan->in_use--;
 	}
 	PG_END_TRY();
+	plan->groups = tuplestore_tuple_count(receiver->store);
 	MemoryContextDelete(receiver->scratch);
 	return receiver->store;
 }
@@ -238,19 +270,46 @@ part_of(Tuplestorestate *from, TupleDesc desc, int64 first, int64 count)
 static void
 merge_partials(RollupPlan *plan, Tuplestorestate *partials)
 {
+	/*
+	 * What is left is to look up each cell by its key.  The plan is kept, so it must not be one for
+	 * a state that was small when it was made.
+	 */
+	static const char *const other_ways[] = {"jit",
+											 "enable_hashjoin",
+											 "enable_mergejoin",
+											 "enable_seqscan",
+											 "enable_material",
+											 "enable_memoize",
+											 "enable_bitmapscan"};
 	SPIPlanPtr merge = rollup_merge_plan(plan);
+	int guc_level = NewGUCNestLevel();
 
 	plan->in_use++;
 	PG_TRY();
 	{
 		register_store("_partials", plan->desc, partials, tuplestore_tuple_count(partials));
-		execute(merge, false, NULL, SPI_OK_INSERT);
+		turn_off(other_ways, lengthof(other_ways));
+		execute(merge, false, NULL, SPI_OK_MERGE);
 	}
 	PG_FINALLY();
 	{
 		plan->in_use--;
 	}
 	PG_END_TRY();
+	AtEOXact_GUC(true, guc_level);
+}
+
+/* Folding is maintenance: a chunk of events is sorted in memory. */
+static void
+use_memory_of_maintenance(void)
+{
+	char value[12];
+
+	if (maintenance_work_mem <= work_mem)
+		return;
+	snprintf(value, sizeof(value), "%d", maintenance_work_mem);
+	(void) set_config_option("work_mem", value, PGC_USERSET, PGC_S_SESSION, GUC_ACTION_SAVE, true,
+							 0, false);
 }
 
 /* Runs the attempt in a subtransaction; NULL when it went well, else the error, which an event may
@@ -271,6 +330,8 @@ attempt_events(Attempt *attempt, Tuplestorestate *events, int64 count)
 		Tuplestorestate *partials;
 
 		secure_begin(&secure, attempt->owner);
+		if (attempt->merge)
+			use_memory_of_maintenance();
 		SPI_connect();
 		plan = rollup_plan(attempt->definition, attempt->storage);
 		partials = rollup_evaluate(plan, events, attempt->desc, count);

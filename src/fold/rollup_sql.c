@@ -9,8 +9,10 @@
  */
 #include "postgres.h"
 
+#include "catalog/pg_type.h"
 #include "lib/stringinfo.h"
 #include "utils/builtins.h"
+#include "utils/lsyscache.h"
 
 #include "fold/rollup.h"
 
@@ -40,6 +42,15 @@ append_definitions(StringInfo buf, const RollupShape *shape)
 		appendStringInfo(buf, ", s_%d %s", i + 1, shape->partials[i].type_name);
 }
 
+/* Text that is equal when its bytes are: making groups need not compare it the way its language
+ * does. */
+static bool
+compares_bytes(const RollupColumn *key)
+{
+	return (key->type == TEXTOID || key->type == VARCHAROID) && OidIsValid(key->collation) &&
+		   get_collation_isdeterministic(key->collation);
+}
+
 /* Events to groups: SELECT keys, partials.  "from" gives behavior.event's columns. */
 char *
 rollup_partial_sql(const RollupShape *shape, const char *from)
@@ -50,7 +61,9 @@ rollup_partial_sql(const RollupShape *shape, const char *from)
 	initStringInfo(&buf);
 	appendStringInfoString(&buf, "SELECT ");
 	for (int i = 0; i < shape->nkeys; i++, separator = ", ")
-		appendStringInfo(&buf, "%s%s AS k_%d", separator, shape->keys[i].sql, i + 1);
+		appendStringInfo(
+			&buf, compares_bytes(&shape->keys[i]) ? "%s(%s) COLLATE \"C\" AS k_%d" : "%s%s AS k_%d",
+			separator, shape->keys[i].sql, i + 1);
 	for (int i = 0; i < shape->npartials; i++, separator = ", ")
 		appendStringInfo(&buf, "%s%s AS s_%d", separator, shape->partials[i].sql, i + 1);
 	appendStringInfo(&buf, " FROM %s AS _event", from);
@@ -91,23 +104,33 @@ rollup_merge_expression(const RollupColumn *column, const char *a, const char *b
 	return NULL; /* keeps the compiler quiet */
 }
 
-/* Groups into the state. */
+/*
+ * Groups into the state.  MERGE and not ON CONFLICT: there is one writer, the holder of the
+ * projection's row, so that a cell need not be locked before it is updated, nor inserted on trial.
+ */
 char *
 rollup_merge_sql(const RollupShape *shape, const char *storage)
 {
 	StringInfoData buf;
 
 	initStringInfo(&buf);
-	appendStringInfo(&buf, "INSERT INTO %s AS state SELECT key_hash%s", storage,
-					 shape->nkeys + shape->npartials > 0 ? ", " : "");
-	append_columns(&buf, shape, "");
-	appendStringInfoString(&buf, " FROM _partials ON CONFLICT (key_hash) DO ");
+	appendStringInfo(&buf,
+					 "MERGE INTO %s AS state USING _partials AS added ON state.key_hash = "
+					 "added.key_hash WHEN MATCHED THEN ",
+					 storage);
 	if (shape->npartials == 0)
-		appendStringInfoString(&buf, "NOTHING");
+		appendStringInfoString(&buf, "DO NOTHING");
 	for (int i = 0; i < shape->npartials; i++)
 		appendStringInfo(&buf, "%ss_%d = %s", i == 0 ? "UPDATE SET " : ", ", i + 1,
 						 rollup_merge_expression(&shape->partials[i], psprintf("state.s_%d", i + 1),
-												 psprintf("excluded.s_%d", i + 1)));
+												 psprintf("added.s_%d", i + 1)));
+	appendStringInfo(&buf, " WHEN NOT MATCHED THEN INSERT (key_hash%s",
+					 shape->nkeys + shape->npartials > 0 ? ", " : "");
+	append_columns(&buf, shape, "");
+	appendStringInfo(&buf, ") VALUES (added.key_hash%s",
+					 shape->nkeys + shape->npartials > 0 ? ", " : "");
+	append_columns(&buf, shape, "added.");
+	appendStringInfoChar(&buf, ')');
 	return buf.data;
 }
 
