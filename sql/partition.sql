@@ -23,14 +23,14 @@ SELECT CASE WHEN lower IS NULL THEN relname ELSE (lower::timestamptz::date - cur
 SELECT count(*) FROM behavior.log l JOIN bounds b ON b.oid = l.tableoid
 	WHERE l.occurred_at >= b.lower::timestamptz AND l.occurred_at < b.upper::timestamptz;
 
-\echo -- owned by the owner, no member of the extension, closed to others, with BRIN indexes of their own
+\echo -- owned by the owner, no member of the extension, closed to others, with a BRIN index of their own
 SELECT count(*) AS wrong FROM pg_class c JOIN bounds b USING (oid)
 	WHERE c.relowner <> (SELECT relowner FROM pg_class WHERE oid = 'behavior.log'::regclass)
 	OR EXISTS (SELECT FROM pg_depend d WHERE d.classid = 'pg_class'::regclass AND d.objid = c.oid AND d.deptype = 'e')
 	OR has_table_privilege('public', c.oid, 'SELECT, INSERT, UPDATE, DELETE')
-	OR (SELECT array_agg(a.amname || ' ' || pg_get_indexdef(x.indexrelid, 1, false) ORDER BY 1)
+	OR (SELECT array_agg(a.amname || ' ' || pg_get_indexdef(x.indexrelid, 1, false) || ' ' || pg_get_indexdef(x.indexrelid, 2, false))
 		FROM pg_index x JOIN pg_class xc ON xc.oid = x.indexrelid JOIN pg_am a ON a.oid = xc.relam
-		WHERE x.indrelid = c.oid) <> '{brin batch_id,brin occurred_at}';
+		WHERE x.indrelid = c.oid) <> '{"brin batch_id occurred_at"}';
 SELECT relreplident FROM pg_class WHERE relname = 'log_default';
 
 \echo -- days ahead, once
@@ -132,7 +132,7 @@ INSERT INTO behavior.event (event_id, type, occurred_at) VALUES ('anew', 'x', '2
 SELECT tableoid::regclass FROM behavior.log WHERE event_id = 'anew';
 
 \echo -- without a BRIN index a restore is thought to be under way
-DROP INDEX behavior.log_2004_batch_id_idx;
+DROP INDEX behavior.log_2004_batch_id_occurred_at_idx;
 SELECT behavior._log_restore_in_progress();
 CREATE INDEX ON behavior.log_2004 USING brin (batch_id);
 SELECT behavior._log_restore_in_progress();

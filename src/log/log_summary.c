@@ -2,8 +2,9 @@
  * log_summary.c
  *		Sizes of partitions, and keeping their BRIN indexes summarised.
  *
- * A range that is not summarised is read by every scan through the index, so new
- * ranges are summarised at each tick; from then on inserts keep them right.
+ * A range that is not summarised is read by every scan through the index, so ranges
+ * are summarised at the tick at which they are full.  Not sooner: every insert into a range that is
+ * summarised has to look whether it widens it, and to write that down.
  */
 #include "postgres.h"
 
@@ -12,6 +13,7 @@
 #include "access/relation.h"
 #include "catalog/pg_am_d.h"
 #include "catalog/pg_class.h"
+#include "miscadmin.h"
 #include "storage/bufmgr.h"
 #include "storage/lmgr.h"
 #include "utils/builtins.h"
@@ -51,15 +53,39 @@ log_filenode(Oid relid)
 	return filenode;
 }
 
-/* New block ranges of one partition's BRIN indexes. */
+/*
+ * Full block ranges of one BRIN index, backwards from the end: those behind "first", and before it
+ * as far as they are not summarised yet, since a lock or a crash may have kept an earlier tick from
+ * it.
+ */
 static void
-summarize_partition(Oid relid)
+summarize_index(Relation rel, Relation index, BlockNumber first)
+{
+	BlockNumber pages_per_range = BrinGetPagesPerRange(index);
+	BlockNumber range = RelationGetNumberOfBlocks(rel) / pages_per_range;
+	bool more = true;
+
+	while (more && range-- > 0)
+	{
+		int64 block = (int64) range * pages_per_range;
+		Datum made;
+
+		CHECK_FOR_INTERRUPTS();
+		made = DirectFunctionCall2(brin_summarize_range, ObjectIdGetDatum(RelationGetRelid(index)),
+								   Int64GetDatum(block));
+		more = DatumGetInt32(made) > 0 || block > first;
+	}
+}
+
+/* Full block ranges of one partition's BRIN indexes. */
+static void
+summarize_partition(Oid relid, BlockNumber first)
 {
 	Relation rel;
 	List *indexes;
 	ListCell *cell;
 
-	/* The lock that the function below takes: it would wait for a VACUUM. */
+	/* The lock that the function above takes: it would wait for a VACUUM. */
 	if (!ConditionalLockRelationOid(relid, ShareUpdateExclusiveLock))
 		return;
 	rel = try_relation_open(relid, NoLock);
@@ -68,13 +94,11 @@ summarize_partition(Oid relid)
 		indexes = RelationGetIndexList(rel);
 		foreach (cell, indexes)
 		{
-			Oid index = lfirst_oid(cell);
-			Relation index_rel = index_open(index, AccessShareLock);
-			bool brin = index_rel->rd_rel->relam == BRIN_AM_OID;
+			Relation index = index_open(lfirst_oid(cell), AccessShareLock);
 
-			index_close(index_rel, AccessShareLock);
-			if (brin)
-				(void) DirectFunctionCall1(brin_summarize_new_values, ObjectIdGetDatum(index));
+			if (index->rd_rel->relam == BRIN_AM_OID && index->rd_index->indisvalid)
+				summarize_index(rel, index, first);
+			index_close(index, AccessShareLock);
 		}
 		list_free(indexes);
 		relation_close(rel, NoLock);
@@ -93,15 +117,15 @@ log_summarize(const ExtentList *extents)
 	for (int i = 0; i < nparts; i++)
 	{
 		int32 day = log_partition_day(&parts[i]);
+		BlockNumber first = InvalidBlockNumber;
 
 		for (int j = 0; j < extents->count; j++)
 		{
 			if (extents->extents[j].partition_day == day)
-			{
-				summarize_partition(parts[i].relid);
-				break;
-			}
+				first = Min(first, extents->extents[j].first_block);
 		}
+		if (BlockNumberIsValid(first))
+			summarize_partition(parts[i].relid, first);
 	}
 	secure_end(&secure);
 	pfree(parts);

@@ -8,8 +8,8 @@
  * it would scatter a flush over old pages, and a fold reads by extents.
  *
  * BRIN: an insert into a range that is summarised already has to widen the range's
- * minimum and maximum.  For our own two indexes it is enough to show them the
- * smallest and the largest value that a flush put into each range; every
+ * minimum and maximum.  For our own index it is enough to show it the
+ * smallest and the largest values that a flush put into each range; every
  * other index gets every row.
  */
 #include "postgres.h"
@@ -42,6 +42,7 @@
  * symbols. */
 #define INTEGER_MINMAX_FAMILY  4054
 #define DATETIME_MINMAX_FAMILY 4059
+#define MAX_MINMAX_COLUMNS	   2
 
 /* An extent may swallow a gap this small: reading it costs less than remembering it. */
 #define EXTENT_JOIN_GAP	 4
@@ -192,57 +193,66 @@ need_slots(LogWriter *writer, int n)
 	MemoryContextSwitchTo(old);
 }
 
-/* One of our own BRIN indexes: one plain column that only grows with the range's extremes. */
+/* Our own BRIN index: plain columns that only grow with the range's extremes. */
 static bool
 is_minmax_brin(Relation index, const IndexInfo *info)
 {
-	if (index->rd_rel->relam != BRIN_AM_OID || info->ii_NumIndexKeyAttrs != 1 ||
+	if (index->rd_rel->relam != BRIN_AM_OID || info->ii_NumIndexKeyAttrs > MAX_MINMAX_COLUMNS ||
 		info->ii_Expressions != NIL || info->ii_Predicate != NIL)
 		return false;
-	return (info->ii_IndexAttrNumbers[0] == LOG_BATCH_ID &&
-			index->rd_opfamily[0] == INTEGER_MINMAX_FAMILY) ||
-		   (info->ii_IndexAttrNumbers[0] == LOG_OCCURRED_AT &&
-			index->rd_opfamily[0] == DATETIME_MINMAX_FAMILY);
+	for (int i = 0; i < info->ii_NumIndexKeyAttrs; i++)
+	{
+		if (!(info->ii_IndexAttrNumbers[i] == LOG_BATCH_ID &&
+			  index->rd_opfamily[i] == INTEGER_MINMAX_FAMILY) &&
+			!(info->ii_IndexAttrNumbers[i] == LOG_OCCURRED_AT &&
+			  index->rd_opfamily[i] == DATETIME_MINMAX_FAMILY))
+			return false;
+	}
+	return true;
 }
 
-/* Shows the index the smallest and largest value of the rows in each block range. */
+/* Shows the index the smallest and largest values of the rows in each block range. */
 static void
 insert_brin(LogWriter *writer, Relation rel, Relation index, IndexInfo *info, int n)
 {
 	TupleTableSlot **slots = writer->slots;
 	const LogRow **rows = writer->rows;
 	BlockNumber pages_per_range = BrinGetPagesPerRange(index);
-	int column = info->ii_IndexAttrNumbers[0] - 1;
+	int ncolumns = info->ii_NumIndexKeyAttrs;
 	int i = 0;
 
 	while (i < n)
 	{
-		BlockNumber range = ItemPointerGetBlockNumber(&slots[i]->tts_tid) / pages_per_range;
-		int low = i;
-		int high = i;
-		Datum least;
-		Datum greatest;
-		bool isnull = false;
+		ItemPointer tid = &slots[i]->tts_tid;
+		BlockNumber range = ItemPointerGetBlockNumber(tid) / pages_per_range;
+		Datum least[MAX_MINMAX_COLUMNS];
+		Datum greatest[MAX_MINMAX_COLUMNS];
+		bool isnull[MAX_MINMAX_COLUMNS] = {false};
+		bool differ = false;
 
+		for (int c = 0; c < ncolumns; c++)
+			least[c] = greatest[c] = rows[i]->values[info->ii_IndexAttrNumbers[c] - 1];
 		for (i++; i < n; i++)
 		{
-			int64 value;
-
 			if (ItemPointerGetBlockNumber(&slots[i]->tts_tid) / pages_per_range != range)
 				break;
-			value = DatumGetInt64(rows[i]->values[column]);
-			if (value < DatumGetInt64(rows[low]->values[column]))
-				low = i;
-			else if (value > DatumGetInt64(rows[high]->values[column]))
-				high = i;
+			for (int c = 0; c < ncolumns; c++)
+			{
+				Datum value = rows[i]->values[info->ii_IndexAttrNumbers[c] - 1];
+
+				if (DatumGetInt64(value) < DatumGetInt64(least[c]))
+					least[c] = value;
+				else if (DatumGetInt64(value) > DatumGetInt64(greatest[c]))
+					greatest[c] = value;
+			}
 		}
-		least = rows[low]->values[column];
-		greatest = rows[high]->values[column];
-		(void) index_insert(index, &least, &isnull, &slots[low]->tts_tid, rel, UNIQUE_CHECK_NO,
-							false, info);
-		if (greatest != least)
-			(void) index_insert(index, &greatest, &isnull, &slots[high]->tts_tid, rel,
-								UNIQUE_CHECK_NO, false, info);
+		for (int c = 0; c < ncolumns; c++)
+			differ = differ || least[c] != greatest[c];
+
+		/* Of the row the index wants to know no more than the range. */
+		(void) index_insert(index, least, isnull, tid, rel, UNIQUE_CHECK_NO, false, info);
+		if (differ)
+			(void) index_insert(index, greatest, isnull, tid, rel, UNIQUE_CHECK_NO, false, info);
 	}
 }
 

@@ -12,7 +12,7 @@
  * tick() make the days ahead; a missing one is made by a short dynamic
  * worker, which gives up when a reader's lock holds it back; then the rows go to
  * the DEFAULT partition, from which maintenance moves them.  A new partition
- * is a table built apart, with its BRIN indexes, and attached.
+ * is a table built apart, with its BRIN index, and attached.
  *
  * Partitions, DEFAULT included, are ordinary objects, not members of the
  * extension, and their BRIN indexes belong to them alone.  The DEFAULT
