@@ -144,12 +144,12 @@ def alternate(sides, rounds, bench=None):
 
 
 class Bench:
-    def __init__(self, place, settings=None, full=False, smoke=False):
+    def __init__(self, place, settings=None, full=False, smoke=False, rounds=None):
         """place: where PostgreSQL is and who runs it (place.py)."""
         self.place = place
         self.full = full
         self.smoke = smoke
-        self.rounds = 1 if smoke else 3
+        self.rounds = rounds or (1 if smoke else 3)
         self.bindir = place.bindir
         self.work = place.folder
         self.data = os.path.join(place.server, "data")

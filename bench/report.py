@@ -11,7 +11,7 @@ import subprocess
 import sys
 
 import picture
-from common import BUDGETS, HERE, REPOSITORY
+from common import BUDGETS, HERE, REPOSITORY, say
 from measure import Instructions
 
 SIZES = (("results.json", "default size"), ("results-full.json", "full size"))
@@ -96,6 +96,17 @@ def rows_of(results, name):
     return results["parts"].get(name, {}).get("rows") or []
 
 
+def made(part, what, rows):
+    """part.what(rows); nothing, with a line that says so, of rows that an older version of the part measured."""
+    if not rows:
+        return []
+    try:
+        return getattr(part, what)(rows)
+    except (KeyError, TypeError, IndexError, ValueError) as error:
+        say("%s of %s cannot be made of its results, measure it again: %r" % (what, part.__name__, error))
+        return []
+
+
 def table(head, lines):
     return "\n".join(["| %s |" % " | ".join(line) for line in [head, ["---"] * len(head)] + lines]) + "\n"
 
@@ -106,7 +117,7 @@ def budgets_table(all_results):
     for name, part in known_parts():
         for size, results in enumerate(all_results):
             rows = rows_of(results, name)
-            for budget in part.budgets(rows) if rows else []:
+            for budget in made(part, "budgets", rows):
                 measured[size][budget["name"]] = budget
     sizes = [size for size in (0, 1) if measured[size] or size == 0]
     head = ["what", "budget"]
@@ -128,14 +139,19 @@ def budgets_table(all_results):
 
 def runs_table(all_results):
     lines = []
-    for name, _ in known_parts():
-        for (_, size), results in zip(SIZES, all_results):
-            entry = results["parts"].get(name)
-            if entry:
-                lines.append(["%s, %s" % (entry["title"], size), entry["date"], "%d s" % entry["seconds"],
-                              "%.1f / %.1f" % (entry["load_average"], entry["load_average_after"]),
-                              entry["machine"]["commit"]])
+    for (_, size), results in zip(SIZES, all_results):
+        entries = [results["parts"][name] for name, _ in known_parts() if name in results["parts"]]
+        for entry in entries:
+            lines.append(["%s, %s" % (entry["title"], size), entry["date"], duration(entry["seconds"]),
+                          "%.1f / %.1f" % (entry["load_average"], entry["load_average_after"]),
+                          entry["machine"]["commit"]])
+        if len(entries) > 1:
+            lines.append(["all of %s" % size, "", duration(sum(entry["seconds"] for entry in entries)), "", ""])
     return table(["part", "begun", "took", "load average before / after", "commit"], lines) if lines else ""
+
+
+def duration(seconds):
+    return "%d:%02d min" % divmod(round(seconds), 60)
 
 
 def shared(entries, key):
@@ -162,12 +178,12 @@ def markdown(all_results):
             "where nothing else is said). The same server serves both sides:\n", shared(entries, "settings"),
             runs_table(all_results)]
     for name, part in known_parts():
-        some = [(size, rows_of(results, name)) for (_, size), results in zip(SIZES, all_results)]
-        if any(rows for _, rows in some):
+        some = [(size, made(part, "tables", rows_of(results, name))) for (_, size), results in zip(SIZES, all_results)]
+        if any(tables for _, tables in some):
             out.append("## %s\n" % part.TITLE)
-        for size, rows in some:
-            if rows:
-                out += ["### %s, %s\n" % (part.TITLE, size), part.tables(rows).rstrip("\n") + "\n"]
+        for size, tables in some:
+            if tables:
+                out += ["### %s, %s\n" % (part.TITLE, size), tables.rstrip("\n") + "\n"]
     return "\n".join(out)
 
 
@@ -176,7 +192,7 @@ def charts(all_results):
     for name, part in known_parts():
         for (_, size), results in zip(SIZES, all_results):
             rows = rows_of(results, name)
-            for chart in part.chart(rows) if rows else []:
+            for chart in made(part, "chart", rows):
                 out.append(dict(chart, title="%s (%s)" % (chart["title"], size)))
     return out
 

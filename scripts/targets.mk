@@ -35,11 +35,11 @@ demo:				## a private server with real events and live dashboards
 demo-stop:			## stops and removes the demo's server
 	@$(SCRIPT_ENV) scripts/demo stop
 
-bench:				## measures everything next to its reference: bench/RESULTS.md, results.svg
-	+@$(SCRIPT_ENV) bench/run
-bench-full:			## the same in the large sizes: takes hours, and 60 GB of disk
-	+@$(SCRIPT_ENV) bench/run --full
 BENCH ?=
+bench:				## measures everything next to its reference: bench/RESULTS.md, results.svg
+	+@$(SCRIPT_ENV) bench/run $(BENCH)
+bench-full:			## the same in the large sizes: takes hours, and 60 GB of disk
+	+@$(SCRIPT_ENV) bench/run --full $(BENCH)
 bench-bulk:			## COPY next to a plain table; one part alone, BENCH=--full for its large size
 bench-pipeline:			## ingest and fold next to hand-written SQL
 bench-single:			## single-row INSERTs
