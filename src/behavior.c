@@ -9,6 +9,7 @@
 
 #include "core/compat.h"
 #include "core/guc.h"
+#include "ingest/copy_ahead.h"
 #include "ingest/door.h"
 #include "worker/worker.h"
 
@@ -28,6 +29,8 @@ _PG_init(void)
 		door_allow_upgrade();
 		return;
 	}
+	copy_ahead_install();
+
 	/* Loaded by a session: everything works through CALL behavior.tick(). */
 	if (!process_shared_preload_libraries_in_progress)
 		return;

@@ -169,6 +169,13 @@ compat_end_block_iterator(CompatBlockIterator *iterator)
 #include "nodes/miscnodes.h"
 #endif
 
+/* 16: COPY's option DEFAULT. */
+#if PG_VERSION_NUM >= 160000
+#define COPY_HAS_DEFAULT_MARKER(options) ((options)->default_print != NULL)
+#else
+#define COPY_HAS_DEFAULT_MARKER(options) false
+#endif
+
 /* Before 17 every interval is finite. */
 #if PG_VERSION_NUM < 170000
 #define INTERVAL_NOT_FINITE(interval) false

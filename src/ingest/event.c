@@ -17,6 +17,7 @@
 #include "utils/rel.h"
 #include "utils/timestamp.h"
 
+#include "ingest/copy_ahead.h"
 #include "ingest/door.h"
 #include "ingest/event.h"
 #include "ingest/frame_internal.h"
@@ -124,7 +125,10 @@ behavior__event_row(PG_FUNCTION_ARGS)
 	row = frame_add(frame, &event, NULL, &received_at);
 
 	if (door_in_copy())
+	{
+		copy_ahead(frame, trigger->tg_relation, copy_take_event);
 		return PointerGetDatum(door_empty_tuple(frame, trigger->tg_relation));
+	}
 
 	memcpy(values, slot->tts_values, sizeof(values));
 	memcpy(isnull, slot->tts_isnull, sizeof(isnull));

@@ -43,10 +43,11 @@ typedef struct PendingEvent
 struct Frame
 {
 	Frame *below;
-	MemoryContext context; /* everything of the frame; child of TopTransactionContext */
-	MemoryContext query;   /* es_query_cxt of the query it belongs to, NULL: of a function */
-	BehaviorRel door;	   /* the view that the query sends to */
-	MemoryContext scratch; /* reset after each flush and each dead letter; NULL until needed */
+	MemoryContext context;		/* everything of the frame; child of TopTransactionContext */
+	MemoryContext query;		/* es_query_cxt of the query it belongs to, NULL: of a function */
+	BehaviorRel door;			/* the view that the query sends to */
+	MemoryContext scratch;		/* reset after each flush and each dead letter; NULL until needed */
+	MemoryContext line_context; /* reset after each line of copy_ahead(); NULL until needed */
 	SubTransactionId subid;
 
 	/* what it has done so far */

@@ -12,6 +12,7 @@
 #include "fmgr.h"
 
 #include "core/json.h"
+#include "ingest/copy_ahead.h"
 #include "ingest/door.h"
 #include "ingest/envelope.h"
 
@@ -76,6 +77,16 @@ add_row(Frame *frame, const char *text, size_t length)
 	}
 }
 
+/* A line of a COPY that needs no parsing by COPY. */
+static bool
+take_line(Frame *frame, CopyFromState copy, const char *line, size_t length)
+{
+	if (!copy_line_is_plain(copy, line, length))
+		return false;
+	add_row(frame, line, length);
+	return true;
+}
+
 /*
  * INSTEAD OF INSERT ROW.
  */
@@ -105,6 +116,9 @@ behavior__inbox_row(PG_FUNCTION_ARGS)
 		add_row(frame, VARDATA_ANY(value), VARSIZE_ANY_EXHDR(value));
 	}
 	if (door_in_copy())
+	{
+		copy_ahead(frame, trigger->tg_relation, take_line);
 		return PointerGetDatum(door_empty_tuple(frame, trigger->tg_relation));
+	}
 	return PointerGetDatum(heap_copytuple(trigger->tg_trigtuple));
 }

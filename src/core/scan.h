@@ -1,0 +1,69 @@
+/*
+ * scan.h
+ *		Finding bytes in text, sixteen at a time where the processor can.
+ */
+#ifndef BEHAVIOR_SCAN_H
+#define BEHAVIOR_SCAN_H
+
+#ifdef __SSE2__
+#include <emmintrin.h>
+
+#define SCAN_WIDTH 16
+
+/* A bit for each of the SCAN_WIDTH bytes at "at" that is the byte "c". */
+static inline uint32
+scan_block(const char *at, char c)
+{
+	return (uint32) _mm_movemask_epi8(
+		_mm_cmpeq_epi8(_mm_loadu_si128((const __m128i *) at), _mm_set1_epi8(c)));
+}
+
+/* The same for three bytes. */
+static inline uint32
+scan_block3(const char *at, char a, char b, char c)
+{
+	__m128i block = _mm_loadu_si128((const __m128i *) at);
+
+	return (uint32) _mm_movemask_epi8(
+		_mm_or_si128(_mm_cmpeq_epi8(block, _mm_set1_epi8(a)),
+					 _mm_or_si128(_mm_cmpeq_epi8(block, _mm_set1_epi8(b)),
+								  _mm_cmpeq_epi8(block, _mm_set1_epi8(c)))));
+}
+
+/*
+ * A bit for each byte that ends the plain run of a JSON string: a quote, a backslash, a control
+ * character.  *high: a bit for each byte that is not ASCII.
+ */
+static inline uint32
+scan_block_json(const char *at, uint32 *high)
+{
+	__m128i block = _mm_loadu_si128((const __m128i *) at);
+	__m128i control = _mm_cmpeq_epi8(_mm_min_epu8(block, _mm_set1_epi8(0x1f)), block);
+
+	*high = (uint32) _mm_movemask_epi8(block);
+	return (uint32) _mm_movemask_epi8(
+		_mm_or_si128(control, _mm_or_si128(_mm_cmpeq_epi8(block, _mm_set1_epi8('"')),
+										   _mm_cmpeq_epi8(block, _mm_set1_epi8('\\')))));
+}
+#endif
+
+/* The first of three bytes between from and end; end when there is none. */
+static inline const char *
+scan_for3(const char *from, const char *end, char a, char b, char c)
+{
+#ifdef SCAN_WIDTH
+	while (end - from >= SCAN_WIDTH)
+	{
+		uint32 found = scan_block3(from, a, b, c);
+
+		if (found != 0)
+			return from + __builtin_ctz(found);
+		from += SCAN_WIDTH;
+	}
+#endif
+	while (from < end && *from != a && *from != b && *from != c)
+		from++;
+	return from;
+}
+
+#endif
