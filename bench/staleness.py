@@ -58,7 +58,7 @@ DASHBOARDS = (
 )
 
 # now, how old the oldest unfolded event is (s), the tick that every projection has folded.
-STALENESS = """WITH p AS MATERIALIZED (SELECT min(tick_id) AS tick_id FROM behavior._projection),
+STALENESS = """WITH p AS MATERIALIZED (SELECT min(behavior._projection_tick_id(name)) AS tick_id FROM behavior._projection),
     w AS (SELECT min(received_at) AS at FROM behavior._batch_waiting WHERE accepted > 0),
     f AS (SELECT min(b.received_at) AS at FROM p, behavior._tick_range r, LATERAL (SELECT received_at FROM behavior._batch
         WHERE batch_id BETWEEN r.first_batch AND r.last_batch AND accepted > 0 ORDER BY batch_id LIMIT 1) b
