@@ -346,7 +346,7 @@ def cost(row, what):
 def growth(rows, name, what):
     """The last size's cost next to that of the first, each next to the control's."""
     points = curve(rows, name)
-    return ratio(points[-1][what + "_of_plain"], points[0][what + "_of_plain"]) if points else None
+    return ratio(points[-1].get(what + "_of_plain"), points[0].get(what + "_of_plain")) if points else None
 
 
 HEAD = """| {title} | control: plain COPY µs | COPY µs | keys packed µs | of control | fold µs | of control | WAL bytes |{more} planning warm, fresh ms | query live, folded ms |

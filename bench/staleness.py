@@ -72,7 +72,8 @@ class Samples(threading.Thread):
 
     def __init__(self, bench):
         super().__init__(daemon=True)
-        self.session = bench.session("staleness")
+        self.bench = bench
+        self.session = bench.session("staleness")       # the thread's own
         self.session.run("PREPARE staleness AS " + STALENESS)
         self.seen = []
         self.failure = None
@@ -101,7 +102,7 @@ class Samples(threading.Thread):
 
     def folds(self, begin, end):
         """How long the folds of the ticks cut in that time took: ticks come as (ticked_at, tick_id)."""
-        ticks = self.session.run("SELECT extract(epoch FROM ticked_at), tick_id FROM behavior.tick ORDER BY tick_id").split()
+        ticks = self.bench.psql("staleness", "SELECT extract(epoch FROM ticked_at), tick_id FROM behavior.tick ORDER BY tick_id").split()
         found = []
         for ticked_at, tick in (line.split("|") for line in ticks):
             if begin <= float(ticked_at) < end:
