@@ -32,8 +32,14 @@ void
 pin_settings(void)
 {
 	for (int i = 0; i < lengthof(pinned); i++)
-		(void) set_config_option(pinned[i][0], pinned[i][1], PGC_USERSET, PGC_S_SESSION,
-								 GUC_ACTION_SAVE, true, 0, false);
+	{
+		const char *now = GetConfigOption(pinned[i][0], true, false);
+
+		/* Setting costs ten times as much as looking, and mostly all is as it should be. */
+		if (now == NULL || strcmp(now, pinned[i][1]) != 0)
+			(void) set_config_option(pinned[i][0], pinned[i][1], PGC_USERSET, PGC_S_SESSION,
+									 GUC_ACTION_SAVE, true, 0, false);
+	}
 }
 
 void

@@ -150,6 +150,7 @@ fold_step(Fold *fold, int64 tick, bool wait)
 {
 	Oid types[1] = {TEXTOID};
 	Datum values[1] = {CStringGetTextDatum(fold->name)};
+	ProjectionProgress row;
 	Snapshot snapshot;
 	int64 progress;
 	int64 upto;
@@ -162,7 +163,8 @@ fold_step(Fold *fold, int64 tick, bool wait)
 		return STEP_DONE;
 	/* Under the lock, and not before: what others have advanced until now is seen. */
 	snapshot = RegisterSnapshot(GetLatestSnapshot());
-	progress = Max(projection_progress(fold->name, snapshot), 0);
+	projection_progress_read(fold->name, snapshot, &row);
+	progress = Max(row.tick_id, 0);
 	fold->progress = progress;
 	if (progress >= tick)
 	{
@@ -176,7 +178,7 @@ fold_step(Fold *fold, int64 tick, bool wait)
 	PopActiveSnapshot();
 	UnregisterSnapshot(snapshot);
 
-	projection_advance(fold->name, upto);
+	projection_progress_move(fold->name, &row, upto);
 	if (failed)
 		run_int64(clear_failure, SPI_OK_UPDATE, 1, types, values, &isnull);
 	fold->progress = upto;

@@ -12,6 +12,7 @@
 #define BEHAVIOR_PROJECTION_H
 
 #include "executor/tuptable.h"
+#include "storage/itemptr.h"
 #include "utils/snapshot.h"
 #include "utils/tuplestore.h"
 
@@ -73,6 +74,18 @@ extern void projection_build_all(bool own_transactions);
  */
 extern int64 projection_progress(const char *name, Snapshot snapshot);
 extern void projection_advance(const char *name, int64 tick);
+
+/* The same in two: what was read under the lock is where projection_progress_move() goes on from.
+ */
+typedef struct ProjectionProgress
+{
+	int64 tick_id; /* -1: there is no row */
+	ItemPointerData tid;
+} ProjectionProgress;
+
+extern void
+projection_progress_read(const char *name, Snapshot snapshot, ProjectionProgress *progress);
+extern void projection_progress_move(const char *name, ProjectionProgress *progress, int64 tick);
 
 /* Where a step that begins behind "progress" and goes to "tick" at most should end. */
 extern int64 projection_choose_ticks(int64 progress, int64 tick);

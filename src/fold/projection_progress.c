@@ -55,44 +55,62 @@ newest(Relation rel, const char *name, Snapshot snapshot, ItemPointer tid)
 		bool isnull;
 
 		tick = DatumGetInt64(heap_getattr(tuple, PROGRESS_TICK_ID, RelationGetDescr(rel), &isnull));
-		if (tid != NULL)
-			*tid = tuple->t_self;
+		*tid = tuple->t_self;
 	}
 	systable_endscan_ordered(scan);
 	index_close(index, AccessShareLock);
 	return tick;
 }
 
+void
+projection_progress_read(const char *name, Snapshot snapshot, ProjectionProgress *progress)
+{
+	Relation rel = table_open(behavior_relid(REL_PROJECTION_TICK), AccessShareLock);
+
+	progress->tick_id = newest(rel, name, snapshot, &progress->tid);
+	table_close(rel, AccessShareLock);
+}
+
 int64
 projection_progress(const char *name, Snapshot snapshot)
 {
-	Relation rel = table_open(behavior_relid(REL_PROJECTION_TICK), AccessShareLock);
-	int64 tick = newest(rel, name, snapshot, NULL);
+	ProjectionProgress progress;
 
-	table_close(rel, AccessShareLock);
-	return tick;
+	projection_progress_read(name, snapshot, &progress);
+	return progress.tick_id;
+}
+
+void
+projection_progress_move(const char *name, ProjectionProgress *progress, int64 tick)
+{
+	Relation rel;
+	Datum values[PROGRESS_NATTS] = {CStringGetTextDatum(name), Int64GetDatum(tick)};
+	bool nulls[PROGRESS_NATTS] = {0};
+	HeapTuple tuple;
+
+	if (progress->tick_id == tick)
+		return;
+	rel = table_open(behavior_relid(REL_PROJECTION_TICK), RowExclusiveLock);
+	tuple = heap_form_tuple(RelationGetDescr(rel), values, nulls);
+	table_row_insert(rel, tuple, NULL);
+	if (progress->tick_id >= 0)
+		CatalogTupleDelete(rel, &progress->tid);
+	CommandCounterIncrement();
+	progress->tick_id = tick;
+	progress->tid = tuple->t_self;
+	heap_freetuple(tuple);
+	table_close(rel, NoLock);
 }
 
 void
 projection_advance(const char *name, int64 tick)
 {
-	Relation rel = table_open(behavior_relid(REL_PROJECTION_TICK), RowExclusiveLock);
 	Snapshot snapshot = RegisterSnapshot(GetLatestSnapshot());
-	ItemPointerData tid;
-	int64 old = newest(rel, name, snapshot, &tid);
+	ProjectionProgress progress;
 
-	if (old != tick)
-	{
-		Datum values[PROGRESS_NATTS] = {CStringGetTextDatum(name), Int64GetDatum(tick)};
-		bool nulls[PROGRESS_NATTS] = {0};
-
-		table_row_insert(rel, heap_form_tuple(RelationGetDescr(rel), values, nulls), NULL);
-		if (old >= 0)
-			CatalogTupleDelete(rel, &tid);
-		CommandCounterIncrement();
-	}
+	projection_progress_read(name, snapshot, &progress);
+	projection_progress_move(name, &progress, tick);
 	UnregisterSnapshot(snapshot);
-	table_close(rel, NoLock);
 }
 
 /*

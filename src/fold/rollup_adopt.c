@@ -106,17 +106,18 @@ views_calling(const char *function, const char *known)
 	MemoryContext caller = CurrentMemoryContext;
 	List *views = NIL;
 	SecureContext secure;
-	char *sql;
+	Oid types[] = {TEXTOID};
+	Datum values[] = {CStringGetTextDatum(function)};
 
-	sql = psprintf(
-		"SELECT DISTINCT r.ev_class FROM pg_catalog.pg_depend AS d JOIN pg_catalog.pg_rewrite AS r ON r.oid = d.objid "
-		"WHERE d.classid = 'pg_catalog.pg_rewrite'::pg_catalog.regclass AND d.refclassid = 'pg_catalog.pg_proc'::pg_catalog.regclass "
-		"AND d.refobjid = '%s'::pg_catalog.regprocedure AND r.ev_class NOT IN (SELECT %s FROM behavior._rollup)",
-		function, known);
 	secure_begin(&secure, behavior_owner());
 	SPI_connect();
-	if (SPI_execute(sql, false, 0) != SPI_OK_SELECT)
-		elog(ERROR, "could not look for rollups");
+	spi_exec(
+		psprintf(
+			"SELECT DISTINCT r.ev_class FROM pg_catalog.pg_depend AS d JOIN pg_catalog.pg_rewrite AS r ON r.oid = d.objid "
+			"WHERE d.classid = 'pg_catalog.pg_rewrite'::pg_catalog.regclass AND d.refclassid = 'pg_catalog.pg_proc'::pg_catalog.regclass "
+			"AND d.refobjid = $1::pg_catalog.regprocedure AND r.ev_class NOT IN (SELECT %s FROM behavior._rollup)",
+			known),
+		SPI_OK_SELECT, false, 1, types, values, NULL);
 	for (uint64 i = 0; i < SPI_processed; i++)
 	{
 		bool isnull;
