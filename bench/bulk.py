@@ -1,20 +1,21 @@
 """bulk.py: the same events by COPY into a plain table, one with a primary key, behavior.event and behavior.inbox.
 
 One factor at a time is varied from a base case: one connection, CSV, random ids in the order of time, no duplicates.
-Files are read by the server, so that a side is one process a connection.  Every run fills a database made afresh, and counts
-what arrived.
+Files are read by the server, so that a side is one process a connection, but for one case, in which psql sends them.
+Every run fills a database made afresh, and counts what arrived.
 """
 from common import COLUMNS, JSON_LINES, NOKEY, PLAIN, alternate, distinct, flat, ratio, text
 
 TITLE = "Bulk ingest"
 
-BASE = {"connections": 1, "format": "text", "ids": "random", "duplicates": 0}
+BASE = {"connections": 1, "format": "text", "ids": "random", "duplicates": 0, "sender": "server"}
 CASES = (
     ("base", {}),
     ("binary", {"format": "binary"}),
     ("time-ordered ids", {"ids": "time"}),
     ("20 % duplicates", {"duplicates": 20}),
     ("two connections", {"connections": 2}),
+    ("from a client", {"sender": "psql"}),
 )
 SIDES = {"nokey": "table without a key", "key": "table with a primary key", "event": "`behavior.event`",
          "inbox": "`behavior.inbox`"}
@@ -25,16 +26,17 @@ BYTES_PER_EVENT = 2000      # of disk, for files, tables and WAL together
 
 def copy(side, path, case):
     """The statements that a side is timed with."""
+    verb = "\\copy" if case["sender"] == "psql" else "COPY"
     options = "FORMAT binary" if case["format"] == "binary" else JSON_LINES if side == "inbox" else "FORMAT csv"
     if side == "inbox":
-        return "COPY behavior.inbox FROM '%s' WITH (%s)" % (path, options)
+        return "%s behavior.inbox FROM '%s' WITH (%s)" % (verb, path, options)
     if side == "event":
-        return "COPY behavior.event (%s) FROM '%s' WITH (%s)" % (COLUMNS, path, options)
+        return "%s behavior.event (%s) FROM '%s' WITH (%s)" % (verb, COLUMNS, path, options)
     if side == "key" and case["duplicates"]:
         return """BEGIN; COPY pg_temp.stage (%s) FROM '%s' WITH (%s);
             INSERT INTO plain SELECT * FROM pg_temp.stage ON CONFLICT DO NOTHING; TRUNCATE pg_temp.stage; COMMIT""" % (
                 COLUMNS, path, options)
-    return "COPY plain (%s) FROM '%s' WITH (%s)" % (COLUMNS, path, options)
+    return "%s plain (%s) FROM '%s' WITH (%s)" % (verb, COLUMNS, path, options)
 
 
 def check(bench, side, count, case):
@@ -136,9 +138,10 @@ database. Memory is the most private memory of one backend over what it had when
         if not some:
             continue
         first = some[0]
-        out.append("**%s**: %s events, %d connection%s, %s, %s ids, %d %% duplicates, rounds: %d\n" % (
+        out.append("**%s**: %s events, %d connection%s, %s, %s ids, %d %% duplicates, %s, rounds: %d\n" % (
             name, text(first["events"]), first["connections"], "s" if first["connections"] > 1 else "", first["format"],
-            first["ids"], first["duplicates"], first["rounds"]))
+            first["ids"], first["duplicates"],
+            "sent by psql" if first["sender"] == "psql" else "read by the server", first["rounds"]))
         out.append("| | events/s | ratio | by processor | by instructions | µs of processor an event | instructions an event "
                    "| WAL bytes an event | disk bytes an event | memory MB |\n|---|---|---|---|---|---|---|---|---|---|")
         for row in some:

@@ -21,7 +21,7 @@ import report   # noqa: E402
 
 # Without others named, those that take seconds.
 PARTS = ("bulk", "single", "growth")
-BULK_CASES = {"base": 4, "binary": 3, "20 % duplicates": 3, "two connections": 3}
+BULK_CASES = {"base": 4, "binary": 3, "20 % duplicates": 3, "two connections": 3, "from a client": 3}
 
 
 def check(what, condition):
