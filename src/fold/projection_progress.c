@@ -6,6 +6,10 @@
  * inserts its own and deletes the one before it, and readers take the newest that they see from the
  * end of the projection's part of the primary key.  What a long snapshot holds back lies
  * behind that and costs nothing; versions of an updated row would all be read.
+ *
+ * An index scan takes all of a page that its keys allow before it returns the first row, so it
+ *looks behind the last tick that this backend has seen first, and at everything when nothing is
+ *there.
  */
 #include "postgres.h"
 
@@ -35,20 +39,23 @@ enum
 	PROGRESS_NATTS = PROGRESS_TICK_ID
 };
 
-/* The newest row that the snapshot sees; -1 when it sees none. */
+/* Of any projection; a hint. */
+static int64 last_seen = 0;
+
+/* The newest row from tick "least" on that the snapshot sees; -1 when it sees none. */
 static int64
-newest(Relation rel, const char *name, Snapshot snapshot, ItemPointer tid)
+newest(Relation rel, Relation index, Datum name, int64 least, Snapshot snapshot, ItemPointer tid)
 {
-	Relation index = index_open(behavior_relid(REL_PROJECTION_TICK_PKEY), AccessShareLock);
-	ScanKeyData key;
+	ScanKeyData keys[2];
 	SysScanDesc scan;
 	HeapTuple tuple;
 	int64 tick = -1;
 
-	ScanKeyInit(&key, PROGRESS_PROJECTION, BTEqualStrategyNumber, F_TEXTEQ,
-				CStringGetTextDatum(name));
-	key.sk_collation = DEFAULT_COLLATION_OID;
-	scan = systable_beginscan_ordered(rel, index, snapshot, 1, &key);
+	ScanKeyInit(&keys[0], PROGRESS_PROJECTION, BTEqualStrategyNumber, F_TEXTEQ, name);
+	keys[0].sk_collation = DEFAULT_COLLATION_OID;
+	ScanKeyInit(&keys[1], PROGRESS_TICK_ID, BTGreaterEqualStrategyNumber, F_INT8GE,
+				Int64GetDatum(least));
+	scan = systable_beginscan_ordered(rel, index, snapshot, 2, keys);
 	tuple = systable_getnext_ordered(scan, BackwardScanDirection);
 	if (HeapTupleIsValid(tuple))
 	{
@@ -58,7 +65,6 @@ newest(Relation rel, const char *name, Snapshot snapshot, ItemPointer tid)
 		*tid = tuple->t_self;
 	}
 	systable_endscan_ordered(scan);
-	index_close(index, AccessShareLock);
 	return tick;
 }
 
@@ -66,8 +72,14 @@ void
 projection_progress_read(const char *name, Snapshot snapshot, ProjectionProgress *progress)
 {
 	Relation rel = table_open(behavior_relid(REL_PROJECTION_TICK), AccessShareLock);
+	Relation index = index_open(behavior_relid(REL_PROJECTION_TICK_PKEY), AccessShareLock);
+	Datum text = CStringGetTextDatum(name);
 
-	progress->tick_id = newest(rel, name, snapshot, &progress->tid);
+	progress->tick_id = newest(rel, index, text, last_seen - 1, snapshot, &progress->tid);
+	if (progress->tick_id < 0)
+		progress->tick_id = newest(rel, index, text, 0, snapshot, &progress->tid);
+	last_seen = progress->tick_id;
+	index_close(index, AccessShareLock);
 	table_close(rel, AccessShareLock);
 }
 

@@ -141,16 +141,16 @@ holes_to_array(const BatchRun *holes, int nholes)
 						   TYPALIGN_DOUBLE);
 }
 
-void
-tick_state_read(Snapshot snapshot, TickState *state)
+/* Reads the newest state from tick "least" on; false when the snapshot sees none. */
+static bool
+newest_state(Relation rel, Relation index, Snapshot snapshot, int64 least, TickState *state)
 {
-	Relation rel = table_open(behavior_relid(REL_TICK_STATE), AccessShareLock);
-	Relation index = index_open(behavior_relid(REL_TICK_STATE_PKEY), AccessShareLock);
+	ScanKeyData key;
 	SysScanDesc scan;
 	HeapTuple tuple;
 
-	memset(state, 0, sizeof(*state));
-	scan = systable_beginscan_ordered(rel, index, snapshot, 0, NULL);
+	ScanKeyInit(&key, STATE_TICK_ID, BTGreaterEqualStrategyNumber, F_INT8GE, Int64GetDatum(least));
+	scan = systable_beginscan_ordered(rel, index, snapshot, 1, &key);
 	tuple = systable_getnext_ordered(scan, BackwardScanDirection);
 	if (HeapTupleIsValid(tuple))
 	{
@@ -170,6 +170,25 @@ tick_state_read(Snapshot snapshot, TickState *state)
 		state->system_identifier = DatumGetInt64(values[STATE_SYSTEM_IDENTIFIER - 1]);
 	}
 	systable_endscan_ordered(scan);
+	return state->exists;
+}
+
+/*
+ * An index scan takes all of a page that its keys allow before it returns the first row, so it
+ * looks behind the last tick that this backend has seen first, and at everything when nothing is
+ * there.
+ */
+void
+tick_state_read(Snapshot snapshot, TickState *state)
+{
+	static int64 last_seen = 0;
+	Relation rel = table_open(behavior_relid(REL_TICK_STATE), AccessShareLock);
+	Relation index = index_open(behavior_relid(REL_TICK_STATE_PKEY), AccessShareLock);
+
+	memset(state, 0, sizeof(*state));
+	if (!newest_state(rel, index, snapshot, last_seen, state))
+		(void) newest_state(rel, index, snapshot, 0, state);
+	last_seen = state->tick_id;
 	index_close(index, AccessShareLock);
 	table_close(rel, AccessShareLock);
 }
