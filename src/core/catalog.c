@@ -26,6 +26,7 @@ static const char *const rel_names[BEHAVIOR_REL_COUNT] = {
 	[REL_INTAKE] = "_intake",
 	[REL_KEY_GENERATION] = "_key_generation",
 	[REL_KEY] = "_key",
+	[REL_KEY_RUN] = "_key_run",
 	[REL_KEY_PAGE] = "_key_page",
 	[REL_KEY_FILTER] = "_key_filter",
 	[REL_DEAD_LETTER] = "dead_letter",

@@ -32,6 +32,7 @@ int behavior_idempotency_window = -1;
 int behavior_batch_retention = 7 * 24 * 3600;
 int behavior_maintenance_workers = 1;
 int behavior_key_generation_size = 1024 * 1024;
+int behavior_key_run_size = 64;
 
 static const struct config_enum_entry on_invalid_options[] = {
 	{"dead_letter", ON_INVALID_DEAD_LETTER, false},
@@ -169,6 +170,11 @@ define_settings(void)
 	DefineCustomIntVariable("behavior.key_generation_size",
 							"Keys in a generation that takes no more.", NULL,
 							&behavior_key_generation_size, 1024 * 1024, 100, INT_MAX, PGC_SUSET,
+							GUC_NO_SHOW_ALL | GUC_NOT_IN_SAMPLE, NULL, NULL, NULL);
+
+	DefineCustomIntVariable("behavior.key_run_size",
+							"Fewest new keys in a bucket that are written as a run.", NULL,
+							&behavior_key_run_size, 64, 1, INT_MAX, PGC_SUSET,
 							GUC_NO_SHOW_ALL | GUC_NOT_IN_SAMPLE, NULL, NULL, NULL);
 
 	MarkGUCPrefixReserved("behavior");

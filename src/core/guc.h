@@ -45,6 +45,7 @@ extern int behavior_maintenance_workers;
 
 /* Developers. */
 extern int behavior_key_generation_size;
+extern int behavior_key_run_size;
 
 /* Defines every setting and reserves the prefix.  Called once, by _PG_init. */
 extern void define_settings(void);

@@ -105,7 +105,7 @@ read_seed(Oid relid)
 bool
 instance_awaits_restore(void)
 {
-	static const BehaviorRel parents[] = {REL_KEY, REL_KEY_PAGE, REL_KEY_FILTER};
+	static const BehaviorRel parents[] = {REL_KEY, REL_KEY_RUN, REL_KEY_PAGE, REL_KEY_FILTER};
 	bool awaits = false;
 
 	for (int i = 0; i < lengthof(parents); i++)

@@ -7,9 +7,8 @@
  * The switch is taken once a flush and kept over its buckets, not once a bucket: the list is
  * then read and the tables are opened once.  Kept, it holds up a change of generations for the
  * time of one flush at most, since whoever meets an open transaction lets go of everything
- * before waiting.  Measured on PostgreSQL 15 with flushes of 4,096 new keys, before they went in
- * the order of the index: 2.0 us of processor a key, and 2.3 with the switch taken for each
- * bucket.
+ * before waiting.  Measured on PostgreSQL 15 with flushes of 4,096 new keys, each with an index
+ * entry of its own: 2.0 us of processor a key, and 2.3 with the switch taken for each bucket.
  *
  * SERIALIZABLE: lists and keys are read with SnapshotSelf and dirty snapshots, which take no
  * predicate locks, so no insert of a key can complete a cycle: a key never causes 40001.
@@ -21,11 +20,9 @@
 #include "access/htup_details.h"
 #include "access/xact.h"
 #include "catalog/index.h"
-#include "common/hashfn.h"
 #include "fmgr.h"
 #include "funcapi.h"
 #include "miscadmin.h"
-#include "port/pg_bswap.h"
 #include "storage/lmgr.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
@@ -33,6 +30,7 @@
 #include "utils/rel.h"
 
 #include "core/compat.h"
+#include "core/guc.h"
 #include "core/hash.h"
 #include "core/instance.h"
 #include "core/lock.h"
@@ -43,6 +41,13 @@
 /* Rows that one heap_multi_insert gets. */
 #define INSERT_CHUNK 128
 
+/*
+ * New keys of a bucket become a run as long as there are not too many rows of runs that every
+ * sender has to know: this bounds what a backend keeps of them to 192 rows of
+ * some 256 keys in 64 buckets, 16 to 33 MB, while packing is held up.
+ */
+#define RUN_ROWS_MAX 192
+
 /* Columns of behavior._key; fixed widths and no NULLs, so the data stands at fixed offsets. */
 #define KEY_COLUMNS		   4
 #define OFFSET_KEY		   0
@@ -51,64 +56,24 @@
 PG_FUNCTION_INFO_V1(behavior__key_claim);
 PG_FUNCTION_INFO_V1(behavior__key_find);
 
-/*
- * Keys are claimed in the order of the pages of the hot index.  Its hash of a key chooses the
- * page by the low bits, and more of them as it grows: so by the bits from the lowest up, whatever
- * their number.  The first six are the bucket.  Several keys of a flush go to one page while that
- * is in the processor's cache: in the order of the keys themselves nearly every key missed it.
- */
-static uint32
-place_of(const uint8 *key)
-{
-	uint32 bits = DatumGetUInt32(hash_any(key, KEY_BYTES));
-
-	bits = ((bits >> 1) & 0x55555555) | ((bits & 0x55555555) << 1);
-	bits = ((bits >> 2) & 0x33333333) | ((bits & 0x33333333) << 2);
-	bits = ((bits >> 4) & 0x0f0f0f0f) | ((bits & 0x0f0f0f0f) << 4);
-	return pg_bswap32(bits);
-}
-
-static inline int
-bucket_of(const EventKey *key)
-{
-	return (int) (key->place / (PG_UINT32_MAX / KEY_BUCKETS + 1));
-}
-
 static inline int
 compare_keys(const EventKey *a, const EventKey *b)
 {
+	uint64 left = key_leading(a->key);
+	uint64 right = key_leading(b->key);
 	int order;
 
-	if (a->place != b->place)
-		return a->place < b->place ? -1 : 1;
-	order = memcmp(a->key, b->key, KEY_BYTES);
+	if (left != right)
+		return left < right ? -1 : 1;
+	order = memcmp(a->key + 8, b->key + 8, KEY_BYTES - 8);
 	if (order != 0)
 		return order;
 	return (a->ordinal > b->ordinal) - (a->ordinal < b->ordinal);
 }
 
-typedef EventKey *EventKeyPointer;
-
-static inline int
-compare_leading(const EventKeyPointer *a, const EventKeyPointer *b)
-{
-	uint64 left = key_leading((*a)->key);
-	uint64 right = key_leading((*b)->key);
-
-	return (left > right) - (left < right);
-}
-
 #define ST_SORT			 sort_keys
 #define ST_ELEMENT_TYPE	 EventKey
 #define ST_COMPARE(a, b) compare_keys(a, b)
-#define ST_SCOPE		 static
-#define ST_DECLARE
-#define ST_DEFINE
-#include "lib/sort_template.h"
-
-#define ST_SORT			 sort_pointers
-#define ST_ELEMENT_TYPE	 EventKeyPointer
-#define ST_COMPARE(a, b) compare_leading(a, b)
 #define ST_SCOPE		 static
 #define ST_DECLARE
 #define ST_DEFINE
@@ -149,13 +114,12 @@ set_known(EventKey *key, const KeyFound *found)
 }
 
 /*
- * Looks keys up in the packed generations.  In their own order, which is that of the filters
- * and pages.  Needs no bucket: while the set is open these generations stay and do not change.
+ * Looks keys up in the packed generations.  Needs no bucket: while the set is open these
+ * generations stay and do not change.
  */
 static void
 probe_packed(KeySet *set, EventKey *keys, int n)
 {
-	EventKeyPointer *sorted = NULL;
 	KeyFound found;
 
 	for (int i = 0; i < n; i++)
@@ -164,40 +128,33 @@ probe_packed(KeySet *set, EventKey *keys, int n)
 	{
 		if (set->members[m].generation.state != KEY_STATE_PACKED)
 			continue;
-		if (sorted == NULL)
-		{
-			sorted = palloc(n * sizeof(EventKeyPointer));
-			for (int i = 0; i < n; i++)
-				sorted[i] = &keys[i];
-			sort_pointers(sorted, n);
-		}
 		for (int i = 0; i < n; i++)
 		{
-			if (sorted[i]->verdict == KEY_NEW &&
-				key_set_probe(set, &set->members[m], sorted[i]->key, &found))
-				set_known(sorted[i], &found);
+			if (keys[i].verdict == KEY_NEW &&
+				key_set_probe(set, &set->members[m], keys[i].key, &found))
+				set_known(&keys[i], &found);
 		}
 	}
-	if (sorted != NULL)
-		pfree(sorted);
 }
 
 /*
  * Looks up a bucket's keys, of equal ones the first, in the generations that are not packed.  Sets
  * the verdict of those found; the others stay what they were.  Returns the open transaction that
- * has one of them, if any: then the verdicts mean nothing yet.
+ * has one of them, if any: then the verdicts mean nothing yet.  Adds up the rows of runs there are.
  *
  * Generation by generation, so that the pages of one index stay in the processor's cache.
  */
 static TransactionId
-probe_bucket(KeySet *set, EventKey *keys, int n)
+probe_bucket(KeySet *set, EventKey *keys, int n, int *run_rows)
 {
 	KeyFound found;
 
+	*run_rows = 0;
 	for (int m = 0; m < set->count; m++)
 	{
 		if (set->members[m].generation.state == KEY_STATE_PACKED)
 			continue;
+		*run_rows += key_set_prepare(&set->members[m], key_bucket(keys[0].key), n);
 		for (int i = 0; i < n; i++)
 		{
 			if (keys[i].verdict != KEY_NEW || (i > 0 && same_key(&keys[i], &keys[i - 1])) ||
@@ -319,10 +276,12 @@ flush_writer(KeySet *set, KeyWriter *writer)
 	writer->pending_count = 0;
 }
 
-/* Writes a bucket's new keys and settles those that are in the bucket twice. */
-static void
-insert_bucket(KeySet *set, KeyWriter *writer, EventKey *keys, int n, int64 batch_id)
+/* Settles keys that are in the bucket twice; lists those to be written. */
+static int
+list_new(EventKey *keys, int n, int64 batch_id, EventKey **fresh)
 {
+	int count = 0;
+
 	for (int i = 0; i < n; i++)
 	{
 		int first = i;
@@ -330,18 +289,35 @@ insert_bucket(KeySet *set, KeyWriter *writer, EventKey *keys, int n, int64 batch
 		if (keys[i].verdict != KEY_NEW)
 			continue;
 		keys[i].batch_id = batch_id;
-		writer->pending[writer->pending_count++] = &keys[i];
+		fresh[count++] = &keys[i];
 		for (; i + 1 < n && same_key(&keys[i + 1], &keys[first]); i++)
 		{
 			keys[i + 1].verdict =
 				keys[i + 1].fingerprint == keys[first].fingerprint ? KEY_DUPLICATE : KEY_CONFLICT;
 			keys[i + 1].batch_id = batch_id;
 		}
-		if (writer->pending_count == INSERT_CHUNK)
-			flush_writer(set, writer);
 	}
-	if (writer->pending_count > 0)
-		flush_writer(set, writer);
+	return count;
+}
+
+/* Writes a bucket's new keys: many as a run, few one by one. */
+static void
+insert_bucket(KeySet *set, KeyWriter **writer, EventKey **fresh, int count, int64 batch_id,
+			  int run_rows)
+{
+	if (count >= behavior_key_run_size && run_rows < RUN_ROWS_MAX)
+	{
+		key_runs_insert(set->hot->runs, fresh, count, batch_id);
+		return;
+	}
+	if (count > 0 && *writer == NULL)
+		*writer = make_writer(set, batch_id);
+	for (int i = 0; i < count; i++)
+	{
+		(*writer)->pending[(*writer)->pending_count++] = fresh[i];
+		if ((*writer)->pending_count == INSERT_CHUNK || i + 1 == count)
+			flush_writer(set, *writer);
+	}
 }
 
 void
@@ -349,18 +325,18 @@ event_key_claim(EventKey *keys, int n, int64 batch_id)
 {
 	KeySet *set = NULL;
 	KeyWriter *writer = NULL;
+	EventKey **fresh = palloc(n * sizeof(EventKey *));
 	int start = 0;
 
-	for (int i = 0; i < n; i++)
-		keys[i].place = place_of(keys[i].key);
 	sort_keys(keys, n);
 	while (start < n)
 	{
-		int bucket = bucket_of(&keys[start]);
+		int bucket = key_bucket(keys[start].key);
 		int end = start + 1;
+		int run_rows;
 		TransactionId in_progress;
 
-		while (end < n && bucket_of(&keys[end]) == bucket)
+		while (end < n && key_bucket(keys[end].key) == bucket)
 			end++;
 
 		if (set == NULL)
@@ -369,12 +345,12 @@ event_key_claim(EventKey *keys, int n, int64 batch_id)
 			probe_packed(set, keys + start, n - start);
 		}
 		behavior_lock(set->lock_relid, bucket, ExclusiveLock);
-		in_progress = probe_bucket(set, keys + start, end - start);
+		in_progress = probe_bucket(set, keys + start, end - start, &run_rows);
 		if (!TransactionIdIsValid(in_progress))
 		{
-			if (writer == NULL)
-				writer = make_writer(set, batch_id);
-			insert_bucket(set, writer, keys + start, end - start, batch_id);
+			int count = list_new(keys + start, end - start, batch_id, fresh);
+
+			insert_bucket(set, &writer, fresh, count, batch_id, run_rows);
 			start = end;
 		}
 		behavior_unlock(set->lock_relid, bucket, ExclusiveLock);
@@ -395,6 +371,7 @@ event_key_claim(EventKey *keys, int n, int64 batch_id)
 		free_writer(writer);
 	if (set != NULL)
 		key_set_close(set);
+	pfree(fresh);
 }
 
 bool
@@ -405,7 +382,11 @@ event_key_find(const uint8 *key, int64 *batch_id)
 	bool result = false;
 
 	for (int m = 0; m < set->count && !result; m++)
+	{
+		if (set->members[m].generation.state != KEY_STATE_PACKED)
+			(void) key_set_prepare(&set->members[m], key_bucket(key), 1);
 		result = key_set_probe(set, &set->members[m], key, &found);
+	}
 	if (result)
 		*batch_id = found.batch_id;
 	key_set_close(set);

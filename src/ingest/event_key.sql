@@ -3,7 +3,7 @@
 CREATE TABLE behavior._key_generation (
 	generation			int PRIMARY KEY,
 	state				text NOT NULL CHECK (state IN ('hot', 'sealed', 'packed', 'dropped')),
-	level				int NOT NULL DEFAULT 0,		-- 0: as it was written; 1, 2: merged
+	level				int NOT NULL DEFAULT 0,		-- 0: as it was written; 1 and up: packed, by size
 	keys				bigint NOT NULL DEFAULT 0,	-- of a packed generation
 	filter_blocks		bigint NOT NULL DEFAULT 0,	-- of a packed generation: blocks of its Bloom filter
 	oldest_received_at	timestamptz NOT NULL,		-- no key in it was received before
@@ -20,6 +20,15 @@ CREATE TABLE behavior._key (
 ) PARTITION BY LIST (generation);
 SELECT pg_catalog.pg_extension_config_dump('behavior._key', '');
 COMMENT ON TABLE behavior._key IS 'idempotency keys of the hot generation and of those not yet packed';
+
+CREATE TABLE behavior._key_run (
+	part		uuid NOT NULL,		-- the row's identity, see key_run.h
+	keys		bytea NOT NULL,		-- see key_page.h
+	generation	int NOT NULL
+) PARTITION BY LIST (generation);
+ALTER TABLE behavior._key_run ALTER keys SET STORAGE PLAIN;
+SELECT pg_catalog.pg_extension_config_dump('behavior._key_run', '');
+COMMENT ON TABLE behavior._key_run IS 'idempotency keys of large flushes, of the same generations as those in behavior._key';
 
 CREATE TABLE behavior._key_page (
 	first_key	uuid NOT NULL,
@@ -39,7 +48,7 @@ CREATE TABLE behavior._key_filter (
 ALTER TABLE behavior._key_filter ALTER bits SET STORAGE PLAIN;
 SELECT pg_catalog.pg_extension_config_dump('behavior._key_filter', '');
 COMMENT ON TABLE behavior._key_filter IS 'blocked Bloom filter of each packed generation';
-REVOKE ALL ON behavior._key_generation, behavior._key, behavior._key_page, behavior._key_filter FROM PUBLIC;
+REVOKE ALL ON behavior._key_generation, behavior._key, behavior._key_run, behavior._key_page, behavior._key_filter FROM PUBLIC;
 
 -- For tests.
 CREATE FUNCTION behavior._key_claim(source text, event_ids text[], fingerprints bigint[], batch_id bigint,

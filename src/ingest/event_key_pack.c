@@ -27,6 +27,7 @@
 #include "core/compat.h"
 #include "ingest/event_key_pack.h"
 #include "ingest/key_page.h"
+#include "ingest/key_run.h"
 
 /* Columns of behavior._key_page and behavior._key_filter. */
 #define ATT_PAGE_FIRST_KEY	   1
@@ -77,7 +78,7 @@ typedef struct KeySource
 
 	/* Sealed. */
 	int table_count;
-	Relation *tables;
+	Relation *tables; /* of keys and of runs in turn */
 	int passes;
 	int pass;
 	PackedKey *loaded;
@@ -123,12 +124,61 @@ advance_packed(KeySource *source)
 	source->next_in_page++;
 }
 
+/* Keeps a key for the current pass. */
+static void
+load_key(KeySource *source, const PackedKey *key)
+{
+	if (key_filter_block(key->key, source->passes) != source->pass)
+		return;
+	if (source->loaded_count == source->loaded_size)
+	{
+		source->loaded_size += source->loaded_size / 4;
+		source->loaded = repalloc_huge(source->loaded, source->loaded_size * sizeof(PackedKey));
+	}
+	source->loaded[source->loaded_count++] = *key;
+}
+
+/* A row of runs; returns how many keys it has. */
+static int
+read_run(KeySource *source, TupleTableSlot *slot, bool load)
+{
+	KeyPage page;
+	PackedKey key;
+	bytea *bytes;
+	bool isnull;
+
+	bytes = (bytea *) DatumGetPointer(slot_getattr(slot, ATT_RUN_KEYS, &isnull));
+	key_page_open(&page, (const uint8 *) VARDATA_ANY(bytes), VARSIZE_ANY_EXHDR(bytes));
+	for (int i = 0; load && i < page.keys; i++)
+	{
+		key_page_key(&page, i, key.key);
+		key.fingerprint = key_page_fingerprint(&page, i);
+		key.batch_id = key_page_batch_id(&page, i);
+		load_key(source, &key);
+	}
+	return page.keys;
+}
+
+/* A row of keys. */
+static void
+read_key(KeySource *source, TupleTableSlot *slot)
+{
+	PackedKey key;
+
+	slot_getsomeattrs(slot, 3);
+	memcpy(key.key, DatumGetPointer(slot->tts_values[0]), KEY_BYTES);
+	key.fingerprint = DatumGetInt64(slot->tts_values[1]);
+	key.batch_id = DatumGetInt64(slot->tts_values[2]);
+	load_key(source, &key);
+}
+
 /* Calls for every committed key of the sealed inputs; with "load", keeps those of the current pass.
  */
 static int64
 scan_sealed(KeySource *source, bool load)
 {
 	int64 seen = 0;
+	int64 rows = 0;
 
 	for (int t = 0; t < source->table_count; t++)
 	{
@@ -138,27 +188,16 @@ scan_sealed(KeySource *source, bool load)
 
 		while (table_scan_getnextslot(scan, ForwardScanDirection, slot))
 		{
-			const uint8 *key;
-			PackedKey *entry;
-
-			if ((++seen & 0xFFF) == 0)
+			if ((++rows & 0xFF) == 0)
 				CHECK_FOR_INTERRUPTS();
-			if (!load)
-				continue;
-			slot_getsomeattrs(slot, 3);
-			key = (const uint8 *) DatumGetPointer(slot->tts_values[0]);
-			if (key_filter_block(key, source->passes) != source->pass)
-				continue;
-			if (source->loaded_count == source->loaded_size)
+			if (t % 2 == 1)
+				seen += read_run(source, slot, load);
+			else
 			{
-				source->loaded_size += source->loaded_size / 4;
-				source->loaded =
-					repalloc_huge(source->loaded, source->loaded_size * sizeof(PackedKey));
+				seen++;
+				if (load)
+					read_key(source, slot);
 			}
-			entry = &source->loaded[source->loaded_count++];
-			memcpy(entry->key, key, KEY_BYTES);
-			entry->fingerprint = DatumGetInt64(slot->tts_values[1]);
-			entry->batch_id = DatumGetInt64(slot->tts_values[2]);
 		}
 		table_endscan(scan);
 		ExecDropSingleTupleTableSlot(slot);
@@ -175,12 +214,15 @@ open_sealed(KeySource *source, const KeyGeneration *inputs, int count)
 	int64 keys;
 
 	memset(source, 0, sizeof(*source));
-	source->tables = palloc(Max(count, 1) * sizeof(Relation));
+	source->tables = palloc(Max(count, 1) * 2 * sizeof(Relation));
 	for (int i = 0; i < count; i++)
 	{
-		if (inputs[i].state == KEY_STATE_SEALED)
-			source->tables[source->table_count++] =
-				table_open(key_table_oid(KEY_TABLE_KEY, inputs[i].generation), AccessShareLock);
+		if (inputs[i].state != KEY_STATE_SEALED)
+			continue;
+		source->tables[source->table_count++] =
+			table_open(key_table_oid(KEY_TABLE_KEY, inputs[i].generation), AccessShareLock);
+		source->tables[source->table_count++] =
+			table_open(key_table_oid(KEY_TABLE_RUN, inputs[i].generation), AccessShareLock);
 	}
 	keys = scan_sealed(source, false);
 	source->passes = (int) ((keys + keys_per_pass - 1) / keys_per_pass);

@@ -78,6 +78,7 @@ static const struct
 	const char *index; /* method and column; NULL: none */
 } tables[] = {
 	[KEY_TABLE_KEY] = {REL_KEY, "_key", "hash (key)"},
+	[KEY_TABLE_RUN] = {REL_KEY_RUN, "_key_run", "btree (part)"},
 	[KEY_TABLE_PAGE] = {REL_KEY_PAGE, "_key_page", "btree (first_key)"},
 	[KEY_TABLE_FILTER] = {REL_KEY_FILTER, "_key_filter", NULL},
 };
@@ -159,9 +160,12 @@ key_generation_tables(Snapshot snapshot, int *count)
 		bool packed = list[i].state == KEY_STATE_PACKED;
 
 		tables[i].generation = list[i];
+		tables[i].filter_file_blocks = InvalidBlockNumber;
 		if (list[i].state != KEY_STATE_DROPPED)
 			tables[i].relid =
 				key_table_oid(packed ? KEY_TABLE_PAGE : KEY_TABLE_KEY, list[i].generation);
+		if (!packed && list[i].state != KEY_STATE_DROPPED)
+			tables[i].run_relid = key_table_oid(KEY_TABLE_RUN, list[i].generation);
 		if (packed)
 			tables[i].filter_relid = key_table_oid(KEY_TABLE_FILTER, list[i].generation);
 	}
@@ -186,7 +190,8 @@ on_relcache_inval(Datum arg, Oid relid)
 	bool concerned = !OidIsValid(relid) || relid == known.list_relid;
 
 	for (int i = 0; known.valid && !concerned && i < known.count; i++)
-		concerned = relid == known.tables[i].relid || relid == known.tables[i].filter_relid;
+		concerned = relid == known.tables[i].relid || relid == known.tables[i].run_relid ||
+					relid == known.tables[i].filter_relid;
 	if (concerned)
 	{
 		known.valid = false;
@@ -194,7 +199,7 @@ on_relcache_inval(Datum arg, Oid relid)
 	}
 }
 
-const KeyGenerationTables *
+KeyGenerationTables *
 key_generation_known(int *count)
 {
 	MemoryContext old;
@@ -318,8 +323,7 @@ key_generation_first_use(void)
 	first.state = KEY_STATE_HOT;
 	first.oldest_received_at = GetCurrentTimestamp();
 	first.newest_received_at = DT_NOEND;
-	key_table_make(KEY_TABLE_KEY, first.generation);
-	key_table_make_index(KEY_TABLE_KEY, first.generation);
+	key_table_make_hot(first.generation);
 	key_generation_insert(&first);
 }
 
@@ -433,6 +437,15 @@ key_table_make_index(KeyTable table, int generation)
 
 	run_ddl(
 		psprintf("CREATE INDEX %s_idx ON behavior.%s USING %s", name, name, tables[table].index));
+}
+
+void
+key_table_make_hot(int generation)
+{
+	(void) key_table_make(KEY_TABLE_KEY, generation);
+	key_table_make_index(KEY_TABLE_KEY, generation);
+	(void) key_table_make(KEY_TABLE_RUN, generation);
+	key_table_make_index(KEY_TABLE_RUN, generation);
 }
 
 bool

@@ -3,8 +3,8 @@
  *		The list of key generations and the tables that hold them.
  *
  * Internal to event_key*.c.  A generation is a row of behavior._key_generation and one partition
- * of behavior._key (hot, sealed), or one of behavior._key_page and one of behavior._key_filter
- * (packed), named after its number.
+ * of behavior._key and one of behavior._key_run (hot, sealed), or one of behavior._key_page and
+ * one of behavior._key_filter (packed), named after its number.
  *
  * Locks, all of core/lock.h on behavior._key, in the order in which they are taken:
  *
@@ -45,7 +45,7 @@ typedef struct KeyGeneration
 {
 	int generation;
 	KeyState state;
-	int level;						/* of a packed one: 1 or 2 */
+	int level;						/* of a packed one: by size, from 1 */
 	int64 keys;						/* of a packed one */
 	int64 filter_blocks;			/* of a packed one: Bloom filter blocks */
 	TimestampTz oldest_received_at; /* no key in it was received before */
@@ -57,6 +57,7 @@ typedef struct KeyGeneration
 typedef enum KeyTable
 {
 	KEY_TABLE_KEY,
+	KEY_TABLE_RUN,
 	KEY_TABLE_PAGE,
 	KEY_TABLE_FILTER
 } KeyTable;
@@ -68,8 +69,10 @@ extern KeyGeneration *key_generation_list(Snapshot snapshot, int *count);
 typedef struct KeyGenerationTables
 {
 	KeyGeneration generation;
-	Oid relid;		  /* keys, or pages when packed; invalid: it is missing */
-	Oid filter_relid; /* packed only */
+	Oid relid;						/* keys, or pages when packed; invalid: it is missing */
+	Oid run_relid;					/* not of a packed one */
+	Oid filter_relid;				/* packed only */
+	BlockNumber filter_file_blocks; /* what its file has; invalid: not looked at yet */
 } KeyGenerationTables;
 
 /* The same list with the tables. */
@@ -79,7 +82,7 @@ extern KeyGenerationTables *key_generation_tables(Snapshot snapshot, int *count)
  * What key_generation_tables(NULL) returns, kept by the backend until it changes.  To be called
  * under the switch; stays in place until the next call.
  */
-extern const KeyGenerationTables *key_generation_known(int *count);
+extern KeyGenerationTables *key_generation_known(int *count);
 
 /* Makes the first generation in the caller's transaction, unless somebody else just did. */
 extern void key_generation_first_use(void);
@@ -102,6 +105,9 @@ extern int key_table_index_count(Relation rel);
 /* Makes and attaches an empty table; its index is made by key_table_make_index(). */
 extern Oid key_table_make(KeyTable table, int generation);
 extern void key_table_make_index(KeyTable table, int generation);
+
+/* Makes all that a hot generation needs. */
+extern void key_table_make_hot(int generation);
 
 /* Drops a generation's tables; false, with nothing done, when a reader's lock is in the way. */
 extern bool key_table_drop_all(int generation);

@@ -8,6 +8,8 @@
 
 StaticAssertDecl(BLCKSZ >= 8192, "a page of keys is made for heap pages of 8 kB");
 
+#define GUESSES 4 /* before it is searched by halves */
+
 static inline void
 store_le(uint8 *to, uint64 value, int bytes)
 {
@@ -53,20 +55,71 @@ key_page_open(KeyPage *page, const uint8 *data, size_t length)
 	page->deltas = page->fingerprints + page->keys * 8;
 }
 
+/* Compares what a key has behind the shared leading bytes with a key of the page. */
+static inline int
+compare_suffix(const KeyPage *page, int index, const uint8 *suffix)
+{
+	int stride = KEY_BYTES - page->prefix_bytes;
+
+	return memcmp(page->suffixes + index * stride, suffix, stride);
+}
+
+static inline uint64
+leading_of(const KeyPage *page, int index)
+{
+	return key_leading(page->suffixes + index * (KEY_BYTES - page->prefix_bytes));
+}
+
+/*
+ * Narrows down where a key can be by where it should be: keys are evenly spread, so a guess is off
+ * by half the square root of their number at most.
+ */
+static void
+interpolate(const KeyPage *page, const uint8 *suffix, int *low, int *high)
+{
+	uint64 target = key_leading(suffix);
+	uint64 least = leading_of(page, *low);
+	uint64 most = leading_of(page, *high);
+
+	for (int i = 0; i<GUESSES && * high - *low> 2 && target > least && target < most; i++)
+	{
+		double share = (double) (target - least) / (double) (most - least);
+		int guess = *low + 1 + (int) (share * (*high - *low - 1));
+		uint64 leading;
+
+		guess = Min(guess, *high - 1);
+		leading = leading_of(page, guess);
+		if (leading == target)
+			return;
+		if (leading < target)
+		{
+			*low = guess;
+			least = leading;
+		}
+		else
+		{
+			*high = guess;
+			most = leading;
+		}
+	}
+}
+
 int
 key_page_find(const KeyPage *page, const uint8 *key)
 {
-	int stride = KEY_BYTES - page->prefix_bytes;
 	const uint8 *suffix = key + page->prefix_bytes;
 	int low = 0;
 	int high = page->keys - 1;
 
 	if (memcmp(page->prefix, key, page->prefix_bytes) != 0)
 		return -1;
+	/* Keys that share more are few. */
+	if (page->prefix_bytes <= KEY_BYTES - 8)
+		interpolate(page, suffix, &low, &high);
 	while (low <= high)
 	{
 		int middle = (low + high) / 2;
-		int order = memcmp(page->suffixes + middle * stride, suffix, stride);
+		int order = compare_suffix(page, middle, suffix);
 
 		if (order == 0)
 			return middle;

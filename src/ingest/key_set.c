@@ -41,6 +41,10 @@
 /* A segment's row, up to its bits: segment, then the length word of the bytea. */
 #define SEGMENT_BITS_OFFSET (sizeof(int32) + VARHDRSZ)
 
+/* A packed page begins at most so many average ones of so many keys before any key in it. */
+#define PAGE_KEYS	 300
+#define PAGES_BEFORE 4
+
 static void
 report_restore(const char *name)
 {
@@ -61,18 +65,13 @@ open_table(Oid relid, int generation, LOCKMODE mode)
 	return rel;
 }
 
+/* Opens the table and the index that keys or pages are in. */
 static bool
-open_member(KeySet *set, KeySetMember *member, const KeyGenerationTables *tables)
+open_heap(KeySetMember *member, bool writes)
 {
-	const KeyGeneration *generation = &tables->generation;
-	bool packed = generation->state == KEY_STATE_PACKED;
-	bool writes = set->for_insert && generation->state == KEY_STATE_HOT;
 	Oid index;
 
-	member->generation = *generation;
-	member->segment = -1;
-	member->segment_buffer = InvalidBuffer;
-	member->heap = open_table(tables->relid, generation->generation,
+	member->heap = open_table(member->tables->relid, member->generation.generation,
 							  writes ? RowExclusiveLock : AccessShareLock);
 	if (member->heap == NULL)
 		return false;
@@ -80,16 +79,54 @@ open_member(KeySet *set, KeySetMember *member, const KeyGenerationTables *tables
 	if (!OidIsValid(index))
 		report_restore(RelationGetRelationName(member->heap));
 	member->index = index_open(index, writes ? RowExclusiveLock : AccessShareLock);
-	if (packed)
-	{
-		member->filter = open_table(tables->filter_relid, generation->generation, AccessShareLock);
-		if (member->filter == NULL)
-			return false;
-		member->filter_blocks = RelationGetNumberOfBlocks(member->filter);
-	}
-	if (generation->state == KEY_STATE_HOT)
+	return true;
+}
+
+/* The keys, one by one and in runs, of a generation that is not packed. */
+static bool
+open_unpacked(KeySet *set, KeySetMember *member)
+{
+	bool writes = set->for_insert && member->generation.state == KEY_STATE_HOT;
+
+	if (!open_heap(member, writes))
+		return false;
+	member->run_heap = open_table(member->tables->run_relid, member->generation.generation,
+								  writes ? RowExclusiveLock : AccessShareLock);
+	if (member->run_heap == NULL)
+		return false;
+	member->runs = key_runs_open(member->run_heap, member->generation.generation,
+								 set->for_insert ? &set->dirty : NULL);
+	if (member->generation.state == KEY_STATE_HOT)
 		set->hot = member;
 	return true;
+}
+
+/*
+ * The filter of a packed generation.  Its pages wait until the filter says "perhaps", but on
+ * a standby, where they might be gone by then.
+ */
+static bool
+open_packed(KeySet *set, KeySetMember *member)
+{
+	member->filter =
+		open_table(member->tables->filter_relid, member->generation.generation, AccessShareLock);
+	if (member->filter == NULL)
+		return false;
+	if (member->tables->filter_file_blocks == InvalidBlockNumber)
+		member->tables->filter_file_blocks = RelationGetNumberOfBlocks(member->filter);
+	return set->locked || open_heap(member, false);
+}
+
+static bool
+open_member(KeySet *set, KeySetMember *member, KeyGenerationTables *tables)
+{
+	member->generation = tables->generation;
+	member->tables = tables;
+	member->segment = -1;
+	member->segment_buffer = InvalidBuffer;
+	if (member->generation.state == KEY_STATE_PACKED)
+		return open_packed(set, member);
+	return open_unpacked(set, member);
 }
 
 static void
@@ -104,11 +141,15 @@ close_member(KeySetMember *member, bool for_insert)
 		index_endscan(member->scan);
 		ExecDropSingleTupleTableSlot(member->slot);
 	}
+	if (member->runs != NULL)
+		key_runs_close(member->runs);
+	if (member->run_heap != NULL)
+		table_close(member->run_heap, writes ? NoLock : AccessShareLock);
 	if (member->filter != NULL)
 		table_close(member->filter, AccessShareLock);
 	if (member->index != NULL)
 		index_close(member->index, writes ? RowExclusiveLock : AccessShareLock);
-	/* The lock on the hot table stays to the end of the transaction: packing looks at it. */
+	/* The locks on the hot tables stay to the end of the transaction: packing looks at it. */
 	if (member->heap != NULL)
 		table_close(member->heap, writes ? NoLock : AccessShareLock);
 }
@@ -117,7 +158,7 @@ close_member(KeySetMember *member, bool for_insert)
 static bool
 open_members(KeySet *set)
 {
-	const KeyGenerationTables *list;
+	KeyGenerationTables *list;
 	int count;
 
 	if (set->locked)
@@ -149,6 +190,22 @@ close_members(KeySet *set)
 	for (int i = 0; i < set->count; i++)
 		close_member(&set->members[i], set->for_insert);
 	set->count = 0;
+}
+
+/* Lets go of what the backend keeps of generations that have been packed. */
+static void
+forget_other_runs(const KeySet *set)
+{
+	Oid *relids = palloc(Max(set->count, 1) * sizeof(Oid));
+	int count = 0;
+
+	for (int i = 0; i < set->count; i++)
+	{
+		if (set->members[i].run_heap != NULL)
+			relids[count++] = RelationGetRelid(set->members[i].run_heap);
+	}
+	key_runs_forget_others(relids, count);
+	pfree(relids);
 }
 
 KeySet *
@@ -188,6 +245,7 @@ key_set_open(bool for_insert)
 		}
 		CHECK_FOR_INTERRUPTS();
 	}
+	forget_other_runs(set);
 	MemoryContextSwitchTo(old);
 	return set;
 }
@@ -202,13 +260,21 @@ key_set_close(KeySet *set)
 }
 
 static void
-begin_scan(KeySet *set, KeySetMember *member, Snapshot snapshot)
+begin_scan(KeySet *set, KeySetMember *member, Snapshot snapshot, int nkeys)
 {
 	MemoryContext old = MemoryContextSwitchTo(set->context);
 
 	member->slot = table_slot_create(member->heap, NULL);
-	member->scan = index_beginscan_compat(member->heap, member->index, snapshot, 1, 0);
+	member->scan = index_beginscan_compat(member->heap, member->index, snapshot, nkeys, 0);
 	MemoryContextSwitchTo(old);
+}
+
+int
+key_set_prepare(KeySetMember *member, int bucket, int n)
+{
+	if (!member->any)
+		member->any = RelationGetNumberOfBlocks(member->heap) > 0;
+	return key_runs_prepare(member->runs, bucket, n);
 }
 
 static bool
@@ -220,7 +286,7 @@ probe_table(KeySet *set, KeySetMember *member, const uint8 *key, KeyFound *found
 	if (!key_hash_index_may_hold(member->index, key))
 		return false;
 	if (member->scan == NULL)
-		begin_scan(set, member, set->for_insert ? &set->dirty : SnapshotSelf);
+		begin_scan(set, member, set->for_insert ? &set->dirty : SnapshotSelf, 1);
 	ScanKeyInit(&scan_key, ATT_KEY, HTEqualStrategyNumber, F_UUID_EQ, PointerGetDatum(key));
 	index_rescan(member->scan, &scan_key, 1, NULL, 0);
 	/* The index has 32 bits of a hash of the key, so the key is compared. */
@@ -259,7 +325,7 @@ load_segment(KeySetMember *member, int64 segment)
 	if (BufferIsValid(member->segment_buffer))
 		ReleaseBuffer(member->segment_buffer);
 	member->segment_buffer = InvalidBuffer;
-	if (segment >= member->filter_blocks)
+	if (segment >= member->tables->filter_file_blocks)
 		return NULL;
 
 	member->segment_buffer = ReadBuffer(member->filter, (BlockNumber) segment);
@@ -315,6 +381,46 @@ page_covers(const KeyPage *page, const uint8 *key)
 	return memcmp(key, edge, KEY_BYTES) <= 0;
 }
 
+/*
+ * Loads the last page that begins at a key or before; false when there is none.
+ *
+ * A backward scan of the index reads what matches of a leaf before it returns the first, so it
+ * is told where to stop: keys are evenly spread, so the page begins not far before the key.
+ */
+static bool
+load_page(KeySet *set, KeySetMember *member, const uint8 *key)
+{
+	ScanKeyData scan_keys[2];
+	uint64 span = PG_UINT64_MAX / (member->generation.keys / PAGE_KEYS + 1);
+	uint64 leading = key_leading(key);
+	uint8 low[KEY_BYTES] = {0};
+	bytea *bytes;
+	bool isnull;
+
+	member->page_loaded = false;
+	if (member->heap == NULL)
+		(void) open_heap(member, false);
+	if (member->scan == NULL)
+		begin_scan(set, member, SnapshotSelf, 2);
+
+	leading = pg_hton64(span < leading / PAGES_BEFORE ? leading - span * PAGES_BEFORE : 0);
+	memcpy(low, &leading, sizeof(leading));
+	ScanKeyInit(&scan_keys[0], 1, BTLessEqualStrategyNumber, F_UUID_LE, PointerGetDatum(key));
+	ScanKeyInit(&scan_keys[1], 1, BTGreaterEqualStrategyNumber, F_UUID_GE, PointerGetDatum(low));
+	index_rescan(member->scan, scan_keys, 2, NULL, 0);
+	if (!index_getnext_slot(member->scan, BackwardScanDirection, member->slot))
+	{
+		memset(low, 0, sizeof(low));
+		index_rescan(member->scan, scan_keys, 2, NULL, 0);
+		if (!index_getnext_slot(member->scan, BackwardScanDirection, member->slot))
+			return false;
+	}
+	bytes = (bytea *) DatumGetPointer(slot_getattr(member->slot, ATT_PAGE_KEYS, &isnull));
+	key_page_open(&member->page, (const uint8 *) VARDATA_ANY(bytes), VARSIZE_ANY_EXHDR(bytes));
+	member->page_loaded = true;
+	return true;
+}
+
 static bool
 probe_pages(KeySet *set, KeySetMember *member, const uint8 *key, KeyFound *found)
 {
@@ -323,24 +429,8 @@ probe_pages(KeySet *set, KeySetMember *member, const uint8 *key, KeyFound *found
 	if (!filter_says_perhaps(member, key))
 		return false;
 
-	if (!member->page_loaded || !page_covers(&member->page, key))
-	{
-		ScanKeyData scan_key;
-		bytea *bytes;
-		bool isnull;
-
-		/* The last page that begins at the key or before. */
-		member->page_loaded = false;
-		if (member->scan == NULL)
-			begin_scan(set, member, SnapshotSelf);
-		ScanKeyInit(&scan_key, 1, BTLessEqualStrategyNumber, F_UUID_LE, PointerGetDatum(key));
-		index_rescan(member->scan, &scan_key, 1, NULL, 0);
-		if (!index_getnext_slot(member->scan, BackwardScanDirection, member->slot))
-			return false;
-		bytes = (bytea *) DatumGetPointer(slot_getattr(member->slot, ATT_PAGE_KEYS, &isnull));
-		key_page_open(&member->page, (const uint8 *) VARDATA_ANY(bytes), VARSIZE_ANY_EXHDR(bytes));
-		member->page_loaded = true;
-	}
+	if ((!member->page_loaded || !page_covers(&member->page, key)) && !load_page(set, member, key))
+		return false;
 
 	index = key_page_find(&member->page, key);
 	if (index < 0)
@@ -356,5 +446,7 @@ key_set_probe(KeySet *set, KeySetMember *member, const uint8 *key, KeyFound *fou
 {
 	if (member->generation.state == KEY_STATE_PACKED)
 		return probe_pages(set, member, key, found);
-	return probe_table(set, member, key, found);
+	if (key_runs_find(member->runs, key_bucket(key), key, found))
+		return true;
+	return member->any && probe_table(set, member, key, found);
 }

@@ -17,18 +17,22 @@
 
 #include "ingest/key_generation.h"
 #include "ingest/key_page.h"
+#include "ingest/key_run.h"
 
 /* One generation. */
 typedef struct KeySetMember
 {
 	KeyGeneration generation;
-	Relation heap; /* keys, or pages when packed */
+	KeyGenerationTables *tables;
+	Relation heap; /* keys, or pages when packed: then NULL until they are needed */
 	Relation index;
 	IndexScanDesc scan; /* NULL until it is needed */
 	TupleTableSlot *slot;
-	Relation filter;		   /* packed only, as all below */
-	BlockNumber filter_blocks; /* heap blocks it has */
-	int64 segment;			   /* that "bits" are of; -1: none */
+	bool any;		   /* false: the table of keys had no row when last asked; not packed */
+	Relation run_heap; /* not packed */
+	KeyRuns *runs;	   /* not packed */
+	Relation filter;   /* packed only, as all below */
+	int64 segment;	   /* that "bits" are of; -1: none */
 	Buffer segment_buffer;
 	const uint8 *bits; /* NULL: this segment is not where it should be */
 	bool page_loaded;  /* "page" points into the slot */
@@ -47,13 +51,6 @@ typedef struct KeySet
 	KeySetMember *hot;
 } KeySet;
 
-typedef struct KeyFound
-{
-	int64 fingerprint;
-	int64 batch_id;
-	TransactionId in_progress; /* the open transaction that has the key, or invalid */
-} KeyFound;
-
 /*
  * For inserting, makes the first generation when there is none, and sees keys of
  * open transactions.  Otherwise sees what is committed and the own transaction's.
@@ -61,7 +58,21 @@ typedef struct KeyFound
 extern KeySet *key_set_open(bool for_insert);
 extern void key_set_close(KeySet *set);
 
-/* Looks one key up in one generation. */
+/* The bucket of a key: keys of one bucket stand together in the order of keys. */
+static inline int
+key_bucket(const uint8 *key)
+{
+	return key[0] / (256 / KEY_BUCKETS);
+}
+
+/*
+ * Gets ready to look up n keys of a bucket in one generation, with the bucket's lock held if
+ * others may write to it.  Returns how many rows of runs there are.  To be called again for
+ * another bucket, and after another generation.
+ */
+extern int key_set_prepare(KeySetMember *member, int bucket, int n);
+
+/* Looks one key up in one generation, prepared for its bucket unless it is packed. */
 extern bool key_set_probe(KeySet *set, KeySetMember *member, const uint8 *key, KeyFound *found);
 
 #endif

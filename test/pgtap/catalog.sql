@@ -98,7 +98,7 @@ SELECT is_empty($$SELECT name FROM rel WHERE relkind = 'r' AND relpersistence <>
 SELECT set_eq($$
 	SELECT relname::text FROM rel
 	WHERE relkind IN ('r', 'p') AND NOT EXISTS (SELECT FROM pg_index WHERE indrelid = rel.oid AND indisprimary)$$,
-	ARRAY['log', '_key', '_key_page', '_key_filter'], 'every table that is updated has a primary key');
+	ARRAY['log', '_key', '_key_run', '_key_page', '_key_filter'], 'every table that is updated has a primary key');
 
 -- The install script inserts no row into a dumped table: one would make its restore fail.
 CREATE FUNCTION pg_temp.rows_of(relation text) RETURNS bigint LANGUAGE plpgsql AS $$

@@ -47,7 +47,7 @@ BEGIN
 			id := nextval('batch');
 			-- Mostly keys of the last few hundred claims, some of any time before.
 			keys := ARRAY(SELECT id * 20 - floor(random() * CASE WHEN random() < 0.1 THEN id * 20 ELSE 3000 END)
-				FROM generate_series(0, floor(random() * 100)::int));
+				FROM generate_series(0, floor(random() * CASE WHEN random() < 0.05 THEN 800 ELSE 100 END)::int));
 			WITH claim AS MATERIALIZED (
 				SELECT keys[c.ordinal] AS key, c.verdict, c.batch_id
 				FROM behavior._key_claim('s', keys::text[], keys::bigint[], id) c),
@@ -84,14 +84,22 @@ SQL
 
 my $folder = PostgreSQL::Test::Utils::tempdir;
 my @pgbench = ('pgbench', '-n', '-c', '4');
+# Claims of up to 800 keys: one and many to a bucket.
 foreach my $level ('read committed', 'repeatable read', 'serializable')
 {
 	(my $file = "$folder/$level.sql") =~ tr/ /_/;
 	append_to_file($file, "SET default_transaction_isolation = '$level';\nCALL send();\n");
-	push @pgbench, '-f', "$file\@2";
+	push @pgbench, '-f', "$file\@1";
+	# The same with keys packed into runs: all of them, or those of which a bucket has two.
+	(my $runs = "$folder/$level.runs.sql") =~ tr/ /_/;
+	append_to_file($runs, "\\set size random(1, 2)\nSET default_transaction_isolation = '$level';\nSET behavior.key_run_size = :size;\nCALL send();\nRESET behavior.key_run_size;\n");
+	push @pgbench, '-f', "$runs\@2";
 }
 append_to_file("$folder/maintain.sql", "CALL maintain();\n");
 push @pgbench, '-f', "$folder/maintain.sql\@1";
+# What was rolled back is swept up, and others fill its place.
+append_to_file("$folder/vacuum.sql", "SET client_min_messages = error;\nVACUUM behavior._key, behavior._key_run;\n");
+push @pgbench, '-f', "$folder/vacuum.sql\@1";
 
 # From the first use on: nobody has sent anything yet.
 $node->command_ok([ @pgbench, '-t', 150 * $length, $node->connstr('postgres') ], 'random senders meet no error');
@@ -109,6 +117,19 @@ $node->start;
 is($node->safe_psql('postgres', 'SELECT * FROM wrong() LIMIT 10'), '', 'nor does a crash change that');
 $node->command_ok([ @pgbench, '-t', 20, $node->connstr('postgres') ], 'sending goes on');
 is($node->safe_psql('postgres', 'CALL maintain(); SELECT * FROM wrong() LIMIT 10'), '', 'and is right');
+
+# Runs are there, and what is rolled back of them may be swept up.
+$node->safe_psql('postgres', <<'SQL');
+SET behavior.key_run_size = 1;
+BEGIN;
+SELECT FROM behavior._key_claim('swept', (SELECT array_agg(i::text) FROM generate_series(1, 3000) i), (SELECT array_agg(1::bigint) FROM generate_series(1, 3000)), 1);
+ROLLBACK;
+SELECT format('VACUUM %s', inhrelid::regclass) FROM pg_inherits WHERE inhparent = 'behavior._key_run'::regclass \gexec
+SELECT FROM behavior._key_claim('swept', (SELECT array_agg(i::text) FROM generate_series(1, 2000) i), (SELECT array_agg(1::bigint) FROM generate_series(1, 2000)), 2);
+SQL
+is($node->safe_psql('postgres', <<'SQL'), 'duplicate|2000', 'keys of a run rolled back are free, those of its successor known');
+SELECT verdict, count(*) FROM behavior._key_claim('swept', (SELECT array_agg(i::text) FROM generate_series(1, 2000) i), (SELECT array_agg(1::bigint) FROM generate_series(1, 2000)), 3) GROUP BY 1;
+SQL
 
 # A prepared transaction keeps its keys over a switch and a restart, and what it is in is not packed.
 $node->safe_psql('postgres', <<'SQL');
