@@ -69,6 +69,12 @@ typedef struct JsonError
  */
 extern JsonNode *json_parse(const char *text, size_t length, size_t *offset, JsonError *error);
 
+/*
+ * The same for a value inside of another that its caller reads: NULL also when it is so deep, or
+ * has so many values, that the whole might be beyond a limit.
+ */
+extern JsonNode *json_parse_member(const char *text, size_t length, size_t *offset);
+
 /* The member of an object by name; of repeated ones the last.  NULL when there is none. */
 extern JsonNode *json_member(const JsonNode *object, const char *name);
 

@@ -17,6 +17,7 @@
 #include "core/decimal.h"
 #include "core/json.h"
 #include "core/json_escape.h"
+#include "core/scan.h"
 
 #define FIRST_CHUNK_NODES 24
 #define MAX_CHUNK_NODES	  1024
@@ -46,6 +47,7 @@ typedef struct Parser
 	char *free_bytes;
 	size_t free_byte_count;
 	int depth;	 /* open containers */
+	int deepest; /* the most that were open at a time */
 	uint8 *deep; /* of those beyond JSON_MAX_DEPTH, a bit each: is it an object? */
 	size_t deep_bytes;
 	Level levels[JSON_MAX_DEPTH];
@@ -206,19 +208,6 @@ unescape(Parser *p, const char *from, const char *to, String *string)
 	return bad == NULL || fail(p, bad, "an escape sequence is invalid");
 }
 
-/* Any byte of a word that ends the fast scan: a quote, a backslash, a control character, no ASCII.
- */
-static inline bool
-word_is_special(uint64 word)
-{
-	const uint64 ones = UINT64CONST(0x0101010101010101);
-	uint64 quote = word ^ (ones * '"');
-	uint64 backslash = word ^ (ones * '\\');
-
-	return (((quote - ones) | (backslash - ones) | (word - ones * 0x20) | word) & (ones * 0x80)) !=
-		   0;
-}
-
 /* Reads the string whose opening quote is at cur. */
 static bool
 parse_string(Parser *p, String *string)
@@ -230,21 +219,7 @@ parse_string(Parser *p, String *string)
 
 	for (;;)
 	{
-		uint64 word;
-
-		while (p->end - cur >= (ptrdiff_t) sizeof(word))
-		{
-			memcpy(&word, cur, sizeof(word));
-			if (word_is_special(word))
-				break;
-			cur += sizeof(word);
-		}
-		while (cur < p->end && *cur != '"' && *cur != '\\' && (unsigned char) *cur >= 0x20)
-		{
-			if (IS_HIGHBIT_SET(*cur))
-				high_bits = true;
-			cur++;
-		}
+		cur = scan_json_run(cur, p->end, &high_bits);
 		if (cur >= p->end)
 			return fail(p, cur, "");
 		if (*cur == '"')
@@ -392,6 +367,7 @@ push_level(Parser *p, JsonNode *node, bool is_object)
 		note_flaw(p, &flaw_depth);
 	}
 	p->depth++;
+	p->deepest = Max(p->deepest, p->depth);
 }
 
 /* Reads a key and its colon. */
@@ -528,27 +504,46 @@ parse_all(Parser *p)
 	return true;
 }
 
+static void
+begin_parse(Parser *p, const char *text, size_t length, size_t offset, JsonError *error)
+{
+	p->text = text;
+	p->cur = text + offset;
+	p->end = text + length;
+	p->error = error;
+	p->free_nodes = NULL;
+	p->free_count = 0;
+	p->chunk_nodes = FIRST_CHUNK_NODES;
+	p->node_count = 0;
+	p->root = NULL;
+	p->free_bytes = NULL;
+	p->free_byte_count = 0;
+	p->depth = 0;
+	p->deepest = 0;
+	p->deep = NULL;
+	p->deep_bytes = 0;
+}
+
 JsonNode *
 json_parse(const char *text, size_t length, size_t *offset, JsonError *error)
 {
 	Parser p;
 
-	p.text = text;
-	p.cur = text + *offset;
-	p.end = text + length;
-	p.error = error;
-	p.free_nodes = NULL;
-	p.free_count = 0;
-	p.chunk_nodes = FIRST_CHUNK_NODES;
-	p.node_count = 0;
-	p.root = NULL;
-	p.free_bytes = NULL;
-	p.free_byte_count = 0;
-	p.depth = 0;
-	p.deep = NULL;
-	p.deep_bytes = 0;
-
+	begin_parse(&p, text, length, *offset, error);
 	if (!parse_all(&p))
+		return NULL;
+	*offset = p.cur - text;
+	return p.root;
+}
+
+JsonNode *
+json_parse_member(const char *text, size_t length, size_t *offset)
+{
+	JsonError error;
+	Parser p;
+
+	begin_parse(&p, text, length, *offset, &error);
+	if (!parse_all(&p) || p.deepest >= JSON_MAX_DEPTH || p.node_count > JSON_MAX_NODES / 2)
 		return NULL;
 	*offset = p.cur - text;
 	return p.root;

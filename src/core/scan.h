@@ -31,8 +31,8 @@ scan_block3(const char *at, char a, char b, char c)
 }
 
 /*
- * A bit for each byte that ends the plain run of a JSON string: a quote, a backslash, a control
- * character.  *high: a bit for each byte that is not ASCII.
+ * A bit for each byte that ends the plain run of a JSON string.  *high: a bit for each byte that
+ * is not ASCII.
  */
 static inline uint32
 scan_block_json(const char *at, uint32 *high)
@@ -63,6 +63,41 @@ scan_for3(const char *from, const char *end, char a, char b, char c)
 #endif
 	while (from < end && *from != a && *from != b && *from != c)
 		from++;
+	return from;
+}
+
+/*
+ * The end of a JSON string's plain run: the first quote, backslash or control character, or end.
+ * Sets *high when the run has bytes that are not ASCII.
+ */
+static inline const char *
+scan_json_run(const char *from, const char *end, bool *high)
+{
+#ifdef SCAN_WIDTH
+	while (end - from >= SCAN_WIDTH)
+	{
+		uint32 not_ascii;
+		uint32 found = scan_block_json(from, &not_ascii);
+
+		if (found != 0)
+		{
+			int plain = __builtin_ctz(found);
+
+			if ((not_ascii & ((1u << plain) - 1)) != 0)
+				*high = true;
+			return from + plain;
+		}
+		if (not_ascii != 0)
+			*high = true;
+		from += SCAN_WIDTH;
+	}
+#endif
+	while (from < end && *from != '"' && *from != '\\' && (unsigned char) *from >= 0x20)
+	{
+		if (IS_HIGHBIT_SET(*from))
+			*high = true;
+		from++;
+	}
 	return from;
 }
 

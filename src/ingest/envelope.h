@@ -25,4 +25,10 @@ extern int64 envelope_count(const JsonNode *node);
 /* Columns by name, as in a native event; raises 22023 when anything about them is wrong. */
 extern void envelope_defaults(const JsonNode *node, Event *defaults);
 
+/*
+ * Adds the event at text[*offset] and advances *offset behind it and the white space that follows,
+ * when it is one in native form with nothing unusual; false, and nothing is done, when it is not.
+ */
+extern bool envelope_add_native(Frame *frame, const char *text, size_t length, size_t *offset);
+
 #endif

@@ -62,8 +62,11 @@ add_row(Frame *frame, const char *text, size_t length)
 	{
 		size_t start = offset;
 		JsonError error;
-		JsonNode *node = json_parse(text, length, &offset, &error);
+		JsonNode *node;
 
+		if (envelope_add_native(frame, text, length, &offset))
+			continue;
+		node = json_parse(text, length, &offset, &error);
 		if (node == NULL)
 		{
 			const char *detail = error.message;

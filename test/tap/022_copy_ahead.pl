@@ -81,7 +81,7 @@ sub result
 		\\set QUIET off
 		COPY $target FROM '$file' WITH ($options) $where;
 		\\set QUIET on
-		SELECT event_id, source, type, user_id, anonymous_id, CASE WHEN occurred_at < received_at THEN occurred_at END, sequence,
+		SELECT event_id, source, type, user_id, anonymous_id, CASE WHEN occurred_at < received_at - interval '1 hour' THEN occurred_at END, sequence,
 			properties, jsonb_send(properties), context FROM behavior.log WHERE length(event_id) < 36 ORDER BY 2, 1;
 		SELECT stage, reason, detail, source, event_id, payload FROM behavior.dead_letter ORDER BY dead_letter_id;
 		SELECT received, accepted, duplicates, conflicts, dead_letters FROM behavior.last_batch();
