@@ -39,6 +39,7 @@ ANSWERS = {
     "page_views": ("SELECT bucket, page, views%s FROM page_views_folded", "SELECT bucket, page, views%s FROM hand.page_views"),
     "revenue": ("SELECT day, campaign, orders, revenue FROM revenue_folded", "SELECT day, campaign, orders, revenue FROM hand.revenue"),
 }
+EVERY = 2
 LAGGING = "SELECT count(*) FROM behavior.projection WHERE lag_events > 0 OR state <> 'current'"
 
 
@@ -77,11 +78,13 @@ def make_hand(bench, name):
 
 
 class Beat(threading.Thread):
-    """Calls procedures again and again on a connection of its own, and once more after finish()."""
+    """Calls procedures again and again on a connection of its own, so many seconds after the last time or as soon as they have
+    ended, and once more after finish()."""
 
-    def __init__(self, session, *calls):
+    def __init__(self, session, every, *calls):
         super().__init__(daemon=True)
         self.session = session
+        self.every = every
         self.calls = calls
         self.over = threading.Event()
         self.failure = None
@@ -94,8 +97,7 @@ class Beat(threading.Thread):
                 start = time.monotonic()
                 for call in self.calls:
                     self.session.run(call)
-                if time.monotonic() - start < 0.05:     # nothing to do: do not spin
-                    self.over.wait(0.05)
+                self.over.wait(max(0, start + self.every - time.monotonic()))
         except Failed as failure:
             self.failure = failure
 
@@ -117,7 +119,7 @@ def figures(count, start, wal, feeder, others):
 
 
 def run_hand(bench, files, count, beats, stage="UNLOGGED"):
-    """beats: for each connection, what it calls."""
+    """beats: for each connection, how many seconds there are between calls, and what it calls."""
     name = make_hand(bench, "hand")
     if stage == "LOGGED":
         bench.psql(name, "ALTER TABLE hand.stage SET LOGGED", "ALTER TABLE hand.stage_spare SET LOGGED")
@@ -141,7 +143,7 @@ def run_hand(bench, files, count, beats, stage="UNLOGGED"):
 
 def workers(bench):
     return [int(pid) for pid in bench.value(
-        "postgres", "SELECT pid FROM pg_stat_activity WHERE backend_type LIKE 'behavior%' AND datname = 'whole'").split()]
+        "postgres", "SELECT pid FROM pg_stat_activity WHERE backend_type = 'behavior worker' AND datname = 'whole'").split()]
 
 
 def switch_worker(bench, on):
@@ -177,9 +179,9 @@ def run_behavior(bench, files, count):
 
 SIDES = {
     "behavior": run_behavior,
-    "hand-written, one procedure": lambda bench, files, count: run_hand(bench, files, count, [["CALL hand.move()", "CALL hand.fold()"]]),
-    "hand-written, two procedures at a time": lambda bench, files, count: run_hand(bench, files, count, [["CALL hand.move()"], ["CALL hand.fold()"]]),
-    "the same, with a stage that survives a crash": lambda bench, files, count: run_hand(bench, files, count, [["CALL hand.move()"], ["CALL hand.fold()"]], "LOGGED"),
+    "hand-written, one procedure": lambda bench, files, count: run_hand(bench, files, count, [[EVERY, "CALL hand.move()", "CALL hand.fold()"]]),
+    "hand-written, two procedures at a time": lambda bench, files, count: run_hand(bench, files, count, [[EVERY / 4, "CALL hand.move()"], [EVERY, "CALL hand.fold()"]]),
+    "the same, with a stage that survives a crash": lambda bench, files, count: run_hand(bench, files, count, [[EVERY / 4, "CALL hand.move()"], [EVERY, "CALL hand.fold()"]], "LOGGED"),
 }
 
 
