@@ -294,8 +294,8 @@ def fold_alone(bench, files, count, part, part_count):
 
 
 def run(bench):
-    chunk = bench.size(5_000, 20_000, 50_000)
-    count = bench.size(40_000, 1_000_000, 10_000_000)
+    chunk = bench.size(2_500, 20_000, 50_000)
+    count = bench.size(10_000, 1_000_000, 10_000_000)
     if not bench.room(count * 2500, "The whole pipeline with %d events" % count):
         count = 200_000
     # One start for all files, of whole past days.
@@ -311,7 +311,7 @@ def run(bench):
     send_both(bench, again)
     rows += agree(bench, "a part sent again")
     rows += [dict(row, sent=count + len(again) * chunk, right=count) for row in counts(bench)]
-    send_both(bench, late_files(bench, start, bench.size(8_000, 60_000, 200_000)))
+    send_both(bench, late_files(bench, start, bench.size(4_000, 60_000, 200_000)))
     rows += agree(bench, "late, shuffled and repeated events")
     bench.drop("whole")
 

@@ -49,13 +49,15 @@ BEGIN
 	-- only the others need their gaps looked at in order.
 	CREATE TEMP TABLE run ON COMMIT DROP AS
 		SELECT source, visitor, min(occurred_at) AS started_at, max(occurred_at) AS ended_at, count(*) AS events,
-			count(page) AS page_views, min(at || type) AS first_type, max(at || type) AS last_type, min(at || page) AS first_page,
-			max(at || page) AS last_page, max(at || user_id) AS last_user, min(at || referrer) AS first_referrer
-		FROM (SELECT source, visitor, occurred_at, type, page, user_id, referrer,
-				(encode(timestamptz_send(occurred_at), 'hex') || event_id) COLLATE "C" AS at
-			FROM fresh
-			WHERE visitor IS NOT NULL
-			OFFSET 0) f
+			count(page_at) AS page_views, min(type_at) AS first_type, max(type_at) AS last_type, min(page_at) AS first_page,
+			max(page_at) AS last_page, max(user_at) AS last_user, min(referrer_at) AS first_referrer
+		FROM (SELECT source, visitor, occurred_at, at || type AS type_at, at || page AS page_at, at || user_id AS user_at,
+				at || referrer AS referrer_at
+			FROM (SELECT *, (encode(timestamptz_send(occurred_at), 'hex') || event_id) COLLATE "C" AS at
+				FROM fresh
+				WHERE visitor IS NOT NULL
+				OFFSET 0) f
+			OFFSET 0) g
 		GROUP BY source, visitor;
 	GET DIAGNOSTICS runs = ROW_COUNT;
 	WITH wide AS (DELETE FROM run WHERE ended_at - started_at > timeout RETURNING visitor, source)

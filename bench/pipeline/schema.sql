@@ -32,12 +32,11 @@ CREATE TABLE event (
 	PRIMARY KEY (event_id, source)
 );
 CREATE INDEX event_batch ON event USING brin (batch_id) WITH (pages_per_range = 16);
-CREATE INDEX event_occurred ON event USING brin (occurred_at);
 
 -- One row each, so that movers and folders have their own to lock: the last batch moved, the last one folded.
-CREATE TABLE moved (batch_id bigint NOT NULL);
+CREATE TABLE moved (batch_id bigint NOT NULL, hopeful boolean NOT NULL);
 CREATE TABLE folded (batch_id bigint NOT NULL);
-INSERT INTO moved VALUES (0);
+INSERT INTO moved VALUES (0, true);
 INSERT INTO folded VALUES (0);
 
 -- Three rollups.

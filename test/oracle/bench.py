@@ -20,7 +20,7 @@ import common   # noqa: E402
 import report   # noqa: E402
 
 # Without others named, those that take seconds.
-PARTS = ("bulk", "single", "growth")
+PARTS = ("bulk", "single", "growth", "pipeline", "peers")
 BULK_CASES = {"base": 4, "binary": 3, "20 % duplicates": 3, "two connections": 3, "from a client": 3}
 
 
