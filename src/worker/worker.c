@@ -4,7 +4,8 @@
  *
  * The beat: a tick is due at every multiple of behavior.tick_interval of the
  * clock; one that comes late is skipped, not queued.  In between the worker looks
- * once a second whether more than behavior.tick_events wait.  All else runs in
+ * once a second whether more than behavior.tick_events wait, and at once when what it did took
+ * longer than that: while it lags it does not pause.  All else runs in
  * maintenance workers, which it starts when there is work and which leave by
  * themselves: nothing they do can hold up the beat.
  */
@@ -57,9 +58,10 @@ projections_lag(int64 tick)
 
 	SPI_connect();
 	secure_begin(&secure, behavior_owner());
-	lag = spi_exec("SELECT 1 FROM behavior._projection"
-				   " WHERE state <> 'backfilling' AND behavior._projection_tick_id(name) < $1 LIMIT 1",
-				   SPI_OK_SELECT, true, 1, types, values, NULL) > 0;
+	lag = spi_exec(
+			  "SELECT 1 FROM behavior._projection"
+			  " WHERE state <> 'backfilling' AND behavior._projection_tick_id(name) < $1 LIMIT 1",
+			  SPI_OK_SELECT, true, 1, types, values, NULL) > 0;
 	secure_end(&secure);
 	SPI_finish();
 	return lag;
@@ -187,9 +189,10 @@ behavior_worker_main(Datum arg)
 	for (;;)
 	{
 		TimestampTz now = GetCurrentTimestamp();
+		TimestampTz next_look = TimestampTzPlusMilliseconds(now, LOOK_INTERVAL_MS);
 		Turn turn = {0};
 		TurnResult result;
-		long wait = LOOK_INTERVAL_MS;
+		long wait;
 
 		turn.due = now >= beat;
 		result = process_turn(worker_turn, &turn, turn.due ? "ticking" : "looking for events");
@@ -204,7 +207,8 @@ behavior_worker_main(Datum arg)
 			beat = next_beat(now);
 		/* A shorter interval takes effect at once. */
 		beat = Min(beat, next_beat(now));
-		wait = Min(wait, TimestampDifferenceMilliseconds(now, beat) + 1);
+		/* 0 when it is past. */
+		wait = TimestampDifferenceMilliseconds(now, Min(beat, next_look)) + 1;
 
 		if (result == TURN_FAILED)
 		{
