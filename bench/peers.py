@@ -302,7 +302,7 @@ def run(bench):
     if DuckDB.find():
         sides["DuckDB"] = lambda: DuckDB(bench)
     else:
-        rows.append({"skipped": "DuckDB is not installed here: there is no @duckdb/node-api in DUCKDB_NODE_PATH or among npm's global packages."})
+        rows.append({"skipped": "DuckDB is not installed here: no @duckdb/node-api in DUCKDB_NODE_PATH or among npm's global packages."})
     for row in rows:
         bench.say("  " + row["skipped"])
     for name, make in sides.items():
@@ -326,7 +326,8 @@ last quarter of an hour, from a rollup where there is one (median of five, all a
 DuckDB use all cores and compress; ClickHouse has seconds only in its times, no unique key and no durable write (it does not fsync);
 the hand-written pipeline and behavior keep two more rollups and sessions. Then the whole file is sent again.
 """ % text(ours["events"])]
-    out.append("| | load | events/s | next to behavior | query | bytes an event | events after sending twice | rollup after sending twice |\n|---|---|---|---|---|---|---|---|")
+    out.append("| | load | events/s | next to behavior | query | bytes an event | events after sending twice | "
+               "rollup after sending twice |\n|---|---|---|---|---|---|---|---|")
     for row in measured:
         rate = row["events"] / row["seconds"]
         note = " (%s)" % row["note"] if row["note"] else ""

@@ -177,17 +177,23 @@ def run_behavior(bench, files, count):
     return result
 
 
+MOVE, FOLD = "CALL hand.move()", "CALL hand.fold()"
+ONE = [[EVERY, MOVE, FOLD]]
+TWO = [[EVERY / 4, MOVE], [EVERY, FOLD]]
 SIDES = {
     "behavior": run_behavior,
-    "hand-written, one procedure": lambda bench, files, count: run_hand(bench, files, count, [[EVERY, "CALL hand.move()", "CALL hand.fold()"]]),
-    "hand-written, two procedures at a time": lambda bench, files, count: run_hand(bench, files, count, [[EVERY / 4, "CALL hand.move()"], [EVERY, "CALL hand.fold()"]]),
-    "the same, with a stage that survives a crash": lambda bench, files, count: run_hand(bench, files, count, [[EVERY / 4, "CALL hand.move()"], [EVERY, "CALL hand.fold()"]], "LOGGED"),
+    "hand-written, one procedure": lambda *arguments: run_hand(*arguments, ONE),
+    "hand-written, two procedures at a time": lambda *arguments: run_hand(*arguments, TWO),
 }
+# For comparison only: one round.
+LOGGED = "the same, with a stage that survives a crash"
 
 
 def whole(bench, files, count):
     """Every side in turn, each in a database of its own."""
-    results = alternate({side: lambda _, run=run: run(bench, files, count) for side, run in SIDES.items()}, bench.rounds, bench)
+    sides = {side: lambda _, run=run: run(bench, files, count) for side, run in SIDES.items()}
+    results = alternate({LOGGED: lambda _: run_hand(bench, files, count, TWO, "LOGGED")}, 1, bench)
+    results = dict(alternate(sides, bench.rounds, bench), **results)
     return [dict(flat(row), measure="whole", side=side, events=count) for side, row in results.items()]
 
 
@@ -207,7 +213,8 @@ def agree(bench, what):
         count, missing, extra = bench.value("hand", """SELECT (SELECT count(*) FROM public.ours),
             (SELECT count(*) FROM (TABLE public.theirs EXCEPT ALL TABLE public.ours) t),
             (SELECT count(*) FROM (TABLE public.ours EXCEPT ALL TABLE public.theirs) t)""", {"work_mem": "256MB"}).split("|")
-        rows.append({"measure": "agree", "what": what, "answer": name, "rows": int(count), "only_hand": int(missing), "only_behavior": int(extra)})
+        rows.append({"measure": "agree", "what": what, "answer": name, "rows": int(count),
+                     "only_hand": int(missing), "only_behavior": int(extra)})
     bench.psql("hand", "DROP TABLE public.theirs, public.ours")
     wrong = [row for row in rows if row["only_hand"] or row["only_behavior"]]
     if wrong:
@@ -218,7 +225,7 @@ def agree(bench, what):
 
 def send_both(bench, files):
     """The same files to both sides, folded after each."""
-    for name, table, calls in (("whole", "behavior.event", ["CALL behavior.tick()"]), ("hand", "hand.stage", ["CALL hand.move()", "CALL hand.fold()"])):
+    for name, table, calls in (("whole", "behavior.event", ["CALL behavior.tick()"]), ("hand", "hand.stage", [MOVE, FOLD])):
         with bench.session(name) as session:
             for path in files:
                 feed(session, table, [path])
@@ -228,12 +235,14 @@ def send_both(bench, files):
 
 def counts(bench):
     """How many events each side has, in the log and in the derived tables."""
-    return [{"measure": "counts", "side": side, "stored": int(stored), "in_sessions": int(sessions), "in_rollup": int(rollup)}
-            for side, (stored, sessions, rollup) in (
-                ("behavior", bench.value("whole", """SELECT (SELECT count(*) FROM behavior.event WHERE type <> 'First'),
-                    (SELECT sum(events) FROM behavior.session), (SELECT sum(events) FROM behavior.activity_folded WHERE type <> 'First')""").split("|")),
-                ("hand-written", bench.value("hand", """SELECT (SELECT count(*) FROM hand.event), (SELECT sum(events) FROM hand.session),
-                    (SELECT sum(events) FROM hand.activity)""").split("|")))]
+    rows = []
+    for side, database, queries in (
+            ("behavior", "whole", ("count(*) FROM behavior.event WHERE type <> 'First'", "sum(events) FROM behavior.session",
+                                   "sum(events) FROM behavior.activity_folded WHERE type <> 'First'")),
+            ("hand-written", "hand", ("count(*) FROM hand.event", "sum(events) FROM hand.session", "sum(events) FROM hand.activity"))):
+        stored, sessions, rollup = [int(bench.value(database, "SELECT " + query)) for query in queries]
+        rows.append({"measure": "counts", "side": side, "stored": stored, "in_sessions": sessions, "in_rollup": rollup})
+    return rows
 
 
 def late_files(bench, start, count):
@@ -301,15 +310,13 @@ def run(bench):
     # One start for all files, of whole past days.
     start = (int(time.time()) // 86400 - 2 - count // 579 // 86400) * 86400
     files = [bench.events(chunk, first=first, start=start) for first in range(0, count, chunk)]
-    for side in SIDES:
-        bench.say("  " + side)
+    bench.say("  behavior and the hand-written pipelines, in turn")
     rows = whole(bench, files, count)
 
     again = files[:max(2, len(files) // 10)]
     bench.say("  comparing answers")
-    rows += agree(bench, "after the last round")
     send_both(bench, again)
-    rows += agree(bench, "a part sent again")
+    rows += agree(bench, "all, and a tenth of it again")
     rows += [dict(row, sent=count + len(again) * chunk, right=count) for row in counts(bench)]
     send_both(bench, late_files(bench, start, bench.size(4_000, 60_000, 200_000)))
     rows += agree(bench, "late, shuffled and repeated events")
@@ -345,13 +352,15 @@ def tables(rows):
 up to date. Events a second until everything sent is in the folded tables. The reference is the fastest hand-written side with an
 unlogged stage, which a crash empties; no side but behavior keeps type_counts, the session's id with its aliases, and dead letters.
 """ % text(best["events"])]
-    out.append("| | events/s | from–to | next to the fastest hand-written | processor, feeding | processor, moving and folding | WAL an event |\n|---|---|---|---|---|---|---|")
+    out.append("| | events/s | from–to | next to the fastest hand-written | processor, feeding | processor, moving and folding | "
+               "WAL an event |\n|---|---|---|---|---|---|---|")
     for row in pick(rows, "whole"):
         out.append("| %s | %s | %s–%s | %s | %s µs | %s µs | %s |" % (
             row["side"], text(row["events_per_s"]), text(row["events_per_s_low"]), text(row["events_per_s_high"]),
             text(ratio(row["events_per_s"], best["events_per_s"]), 2), text(per_event(row, "feeder_cpu", 1e6), 1),
             text(per_event(row, "folding_cpu", 1e6), 1), text(per_event(row, "wal", 1))))
-    out.append("\nA backlog folded by one backend, nothing else running:\n\n| | events | events/s | events/s of processor | instructions an event |\n|---|---|---|---|---|")
+    out.append("\nA backlog folded by one backend, nothing else running:\n\n"
+               "| | events | events/s | events/s of processor | instructions an event |\n|---|---|---|---|---|")
     for row in pick(rows, "fold"):
         out.append("| %s | %s | %s | %s | %s |" % (row["side"], text(row["events"]), text(row["events"] / row["seconds"]),
                                                  text(ratio(row["events"], row["cpu"])), text(per_event(row, "instructions", 1))))
@@ -366,7 +375,8 @@ unlogged stage, which a crash empties; no side but behavior keeps type_counts, t
             "%s rows, %d differ" % (text(row["rows"]), row["only_hand"] + row["only_behavior"]) for row in agreed if row["what"] == what)))
     for row in pick(rows, "counts"):
         out.append("\n%s, sent %s rows of %s events: %s stored, %s in sessions, %s in a rollup%s" % (
-            row["side"], text(row["sent"]), text(row["right"]), text(row["stored"]), text(row["in_sessions"]), text(row["in_rollup"]),
+            row["side"], text(row["sent"]), text(row["right"]), text(row["stored"]), text(row["in_sessions"]),
+            text(row["in_rollup"]),
             ": right." if row["stored"] == row["in_sessions"] == row["in_rollup"] == row["right"] else ": WRONG."))
     return "\n".join(out)
 
@@ -387,4 +397,5 @@ def budgets(rows):
 def chart(rows):
     best = best_hand(rows)["events_per_s"]
     return [{"title": TITLE, "reference": ("fastest hand-written", 1.0), "better": "higher", "unit": "",
-             "bars": [{"label": row["side"], "value": row["events_per_s"] / best, "text": text(row["events_per_s"]) + "/s"} for row in pick(rows, "whole")]}]
+             "bars": [{"label": row["side"], "value": row["events_per_s"] / best, "text": text(row["events_per_s"]) + "/s"}
+                      for row in pick(rows, "whole")]}]
