@@ -2,9 +2,8 @@
  * frame_add.c
  *		Takes one event into a frame: defaults, checks, a packed copy.
  *
- * An event that passes lies in the frame's arena as the datums of its row of behavior.log, with
- * short varlena headers where they fit, so that forming the tuple later is a copy and no
- * conversion.  One that does not pass becomes a dead letter at once (frame_refuse.c).
+ * An event that passes lies in the frame's arena as its row of behavior.log (frame_row.c).  One
+ *that does not pass becomes a dead letter at once (frame_refuse.c).
  */
 #include "postgres.h"
 
@@ -71,6 +70,15 @@ frame_alloc(Frame *frame, size_t size)
 	return result;
 }
 
+/* Takes back what lies behind "end" of the piece that was given out last. */
+void
+frame_give_back(Frame *frame, const char *end)
+{
+	ArenaChunk *chunk = frame->arena;
+
+	chunk->used = MAXALIGN(end - ((char *) chunk + MAXALIGN(sizeof(ArenaChunk))));
+}
+
 /*
  * Takes all of it back.  Chunks of the largest usual size are kept for what comes next: freed,
  * they went back to the system, and each flush paid 600 page faults to have them again.
@@ -95,51 +103,6 @@ frame_reset_arena(Frame *frame)
 			pfree(chunk);
 		chunk = next;
 	}
-}
-
-static Datum
-copy_text(Frame *frame, const char *data, int length)
-{
-	char *value;
-
-	if (length + VARHDRSZ_SHORT <= VARATT_SHORT_MAX)
-	{
-		value = frame_alloc(frame, length + VARHDRSZ_SHORT);
-		SET_VARSIZE_SHORT(value, length + VARHDRSZ_SHORT);
-		memcpy(VARDATA_SHORT(value), data, length);
-	}
-	else
-	{
-		value = frame_alloc(frame, length + VARHDRSZ);
-		SET_VARSIZE(value, length + VARHDRSZ);
-		memcpy(VARDATA(value), data, length);
-	}
-	return PointerGetDatum(value);
-}
-
-static Datum
-copy_jsonb(Frame *frame, const Jsonb *jsonb)
-{
-	Size size = VARSIZE(jsonb);
-	char *value = frame_alloc(frame, size);
-
-	memcpy(value, jsonb, size);
-	return PointerGetDatum(value);
-}
-
-/* The empty object as a jsonb datum. */
-static Datum
-empty_object(void)
-{
-	static union
-	{
-		Jsonb jsonb;
-		char bytes[sizeof(Jsonb)];
-	} value;
-
-	SET_VARSIZE(value.bytes, sizeof(Jsonb));
-	value.jsonb.root.header = JB_FOBJECT;
-	return PointerGetDatum(&value);
 }
 
 /* A random (version 4) UUID as text; the random bytes are fetched many at a time. */
@@ -432,14 +395,6 @@ grow_pending(Frame *frame)
 	frame->max_pending = max;
 }
 
-static void
-set_text(Frame *frame, LogRow *row, int column, const TextField *field)
-{
-	row->isnull[column - 1] = field->data == NULL || field->length == 0;
-	if (!row->isnull[column - 1])
-		row->values[column - 1] = copy_text(frame, field->data, field->length);
-}
-
 /* Copies a checked event behind those that wait for the flush. */
 static LogRow *
 append_event(Frame *frame, const Event *event, int source, TimestampTz now)
@@ -467,27 +422,7 @@ append_event(Frame *frame, const Event *event, int source, TimestampTz now)
 		frame->sources[source].counts.generated_ids++;
 	}
 
-	row->values[LOG_OCCURRED_AT - 1] =
-		TimestampTzGetDatum(event->has_occurred_at ? event->occurred_at : now);
-	row->isnull[LOG_OCCURRED_AT - 1] = false;
-	row->values[LOG_RECEIVED_AT - 1] = TimestampTzGetDatum(now);
-	row->isnull[LOG_RECEIVED_AT - 1] = false;
-	row->values[LOG_BATCH_ID - 1] = Int64GetDatum(frame_batch_id(frame));
-	row->isnull[LOG_BATCH_ID - 1] = false;
-	row->values[LOG_SEQUENCE - 1] = Int64GetDatum(event->sequence);
-	row->isnull[LOG_SEQUENCE - 1] = !event->has_sequence;
-	set_text(frame, row, LOG_EVENT_ID, &event_id);
-	set_text(frame, row, LOG_SOURCE, &source_text);
-	set_text(frame, row, LOG_TYPE, &event->type);
-	set_text(frame, row, LOG_USER_ID, &event->user_id);
-	set_text(frame, row, LOG_ANONYMOUS_ID, &event->anonymous_id);
-	row->values[LOG_PROPERTIES - 1] =
-		event->properties != NULL ? copy_jsonb(frame, event->properties) : empty_object();
-	row->isnull[LOG_PROPERTIES - 1] = false;
-	row->isnull[LOG_CONTEXT - 1] = event->context == NULL;
-	if (event->context != NULL)
-		row->values[LOG_CONTEXT - 1] = copy_jsonb(frame, event->context);
-
+	frame_form_row(frame, event, &event_id, &source_text, now, row);
 	event_key_hash(source_text.data, source_text.length, event_id.data, event_id.length, key->key);
 	key->fingerprint = event_fingerprint(event);
 	key->ordinal = frame->npending;

@@ -88,7 +88,12 @@ extern MemoryContext frame_scratch(Frame *frame);
 
 /* frame_add.c */
 extern void *frame_alloc(Frame *frame, size_t size);
+extern void frame_give_back(Frame *frame, const char *end);
 extern void frame_reset_arena(Frame *frame);
+
+/* frame_row.c: fills *row, for an event that was checked; what it points to is in the arena. */
+extern void frame_form_row(Frame *frame, const Event *event, const TextField *event_id,
+						   const TextField *source, TimestampTz now, LogRow *row);
 
 /*
  * Adds an event and returns its row, NULL when it became a dead letter.  The row and what it

@@ -5,6 +5,7 @@
 #ifndef BEHAVIOR_LOG_ROW_H
 #define BEHAVIOR_LOG_ROW_H
 
+#include "access/htup.h"
 #include "datatype/timestamp.h"
 
 enum
@@ -23,11 +24,13 @@ enum
 	LOG_NATTS = LOG_CONTEXT
 };
 
-/* values[LOG_X - 1], isnull[LOG_X - 1]; by-reference values live in the caller's context. */
+/* values[LOG_X - 1], isnull[LOG_X - 1]; by-reference values and the tuple live in the caller's
+ * memory. */
 typedef struct LogRow
 {
 	Datum values[LOG_NATTS];
 	bool isnull[LOG_NATTS];
+	HeapTuple tuple; /* the same values, as a page keeps them */
 } LogRow;
 
 #endif

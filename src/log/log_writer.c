@@ -3,7 +3,7 @@
  *		Appends events to the log's partitions and notes where they went.
  *
  * Rows go through one array of slots that lives as long as the writer: a slot per event made the
- * same code twice as slow.  The slots own ready-made tuples: heap_multi_insert would copy the
+ * same code twice as slow.  The rows come as ready-made tuples: heap_multi_insert would copy the
  * values of a virtual slot before it makes a tuple of them.  Free space is not searched:
  * it would scatter a flush over old pages, and a fold reads by extents.
  *
@@ -32,10 +32,7 @@
 #include "core/compat.h"
 #include "log/log_writer.h"
 
-/*
- * Rows given to heap_multi_insert at a time.  Their tuples take well below the 128 kB from which on
- * the C library gives memory back to the system, so no chunk pays for getting it again.
- */
+/* Rows given to heap_multi_insert at a time. */
 #define WRITE_CHUNK 256
 
 /* Operator families integer_minmax_ops and datetime_minmax_ops, of which the server headers have no
@@ -363,11 +360,10 @@ write_group(LogWriter *writer, const LogPartition *part, const LogRow *rows, con
 		for (int i = 0; i < chunk; i++)
 		{
 			const LogRow *row = &rows[order != NULL ? order[done + i] : done + i];
-			HeapTuple tuple =
-				heap_form_tuple(writer->desc, (Datum *) row->values, (bool *) row->isnull);
 
+			/* As the slot's own: heap_multi_insert() would copy one that is not. */
 			writer->rows[i] = row;
-			ExecStoreHeapTuple(tuple, writer->slots[i], true);
+			ExecStoreHeapTuple(row->tuple, writer->slots[i], true);
 		}
 		heap_multi_insert(rel, writer->slots, chunk, GetCurrentCommandId(true),
 						  HEAP_INSERT_SKIP_FSM, NULL);
@@ -375,7 +371,10 @@ write_group(LogWriter *writer, const LogPartition *part, const LogRow *rows, con
 		MemoryContextSwitchTo(writer->context);
 		note_extents(extents, day, writer->slots, chunk);
 		for (int i = 0; i < chunk; i++)
+		{
+			writer->slots[i]->tts_flags &= ~TTS_FLAG_SHOULDFREE;
 			ExecClearTuple(writer->slots[i]);
+		}
 		MemoryContextReset(writer->chunk_context);
 		done += chunk;
 	}
