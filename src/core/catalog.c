@@ -24,6 +24,7 @@ static const char *const rel_names[BEHAVIOR_REL_COUNT] = {
 	[REL_BATCH_PKEY] = "_batch_pkey",
 	[REL_BATCH_ID_SEQ] = "_batch_id_seq",
 	[REL_INTAKE] = "_intake",
+	[REL_INTAKE_PKEY] = "_intake_pkey",
 	[REL_KEY_GENERATION] = "_key_generation",
 	[REL_KEY] = "_key",
 	[REL_KEY_RUN] = "_key_run",

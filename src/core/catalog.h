@@ -20,6 +20,7 @@ typedef enum BehaviorRel
 	REL_BATCH_PKEY, /* index */
 	REL_BATCH_ID_SEQ,
 	REL_INTAKE,
+	REL_INTAKE_PKEY,
 	REL_KEY_GENERATION,
 	REL_KEY,
 	REL_KEY_RUN,

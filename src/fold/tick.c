@@ -478,7 +478,7 @@ tick_cut(bool wait)
 		tick_state_write(&old, &new);
 		sums = intake_begin();
 		batch_scan(cut.batches, snapshot, intake_add, sums);
-		intake_store(sums);
+		intake_store(sums, new.tick_id);
 		remember_extents(intake_extents(sums));
 		CommandCounterIncrement();
 		/* The lock is kept until commit: whoever cuts next must see this tick. */

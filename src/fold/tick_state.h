@@ -42,7 +42,7 @@ extern void tick_scan_waiting(const TickState *state, Snapshot snapshot,
 typedef struct IntakeSums IntakeSums;
 extern IntakeSums *intake_begin(void);
 extern void intake_add(const Batch *batch, void *sums); /* a BatchCallback */
-extern void intake_store(IntakeSums *sums);
+extern void intake_store(IntakeSums *sums, int64 tick_id);
 extern const ExtentList *intake_extents(const IntakeSums *sums);
 
 #endif

@@ -254,12 +254,15 @@ batch_scan(const BatchSet *set, Snapshot snapshot, BatchCallback callback, void 
 }
 
 /*
- * Batches are looked at from the lowest id on, "limit" of them: ids grow with
- * the time of arrival, or nearly, and so nothing is read in vain.
+ * Batches are looked at from the lowest id on, "limit" of them, when one of the first few is
+ * old enough: ids grow with the time of arrival, or nearly, and so little is read in vain.
  */
 int64
 batch_expire(int64 limit)
 {
+	static const char *const look =
+		"SELECT FROM (SELECT received_at FROM behavior._batch ORDER BY batch_id LIMIT 100) b"
+		" WHERE b.received_at < $1 LIMIT 1";
 	static const char *const delete_batches =
 		"DELETE FROM behavior._batch WHERE batch_id IN ("
 		" SELECT b.batch_id FROM"
@@ -278,7 +281,7 @@ batch_expire(int64 limit)
 	Oid types[2] = {TIMESTAMPTZOID, INT8OID};
 	Datum values[2];
 	SecureContext secure;
-	int64 deleted;
+	int64 deleted = 0;
 
 	if (behavior_batch_retention < 0)
 		return 0;
@@ -289,7 +292,8 @@ batch_expire(int64 limit)
 	secure_begin(&secure, behavior_owner());
 	if (SPI_connect() != SPI_OK_CONNECT)
 		elog(ERROR, "SPI_connect failed");
-	deleted = spi_exec(delete_batches, SPI_OK_DELETE, false, 2, types, values, NULL);
+	if (spi_exec(look, SPI_OK_SELECT, false, 1, types, values, NULL) > 0)
+		deleted = spi_exec(delete_batches, SPI_OK_DELETE, false, 2, types, values, NULL);
 	if (deleted > 0)
 		(void) spi_exec(delete_senders, SPI_OK_DELETE, false, 2, types, values, NULL);
 	SPI_finish();

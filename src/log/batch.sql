@@ -35,7 +35,8 @@ SELECT pg_catalog.pg_extension_config_dump('behavior._batch', '');
 SELECT pg_catalog.pg_extension_config_dump('behavior._batch_id_seq', '');
 COMMENT ON TABLE behavior._batch IS 'what each sending statement did; kept for behavior.batch_retention';
 
--- Batches summed by hour and sender, as of the last tick; behavior.intake adds those not yet cut.
+-- Batches summed by hour and sender, as of the last tick; behavior.intake adds those not yet cut.  One row for
+-- each, that of the last tick that added to it; never updated, for the reason that _tick_state is not.
 CREATE TABLE behavior._intake (
 	hour				timestamptz NOT NULL,
 	source				text NOT NULL,
@@ -47,7 +48,8 @@ CREATE TABLE behavior._intake (
 	conflicts			bigint NOT NULL,
 	dead_letters		bigint NOT NULL,
 	generated_ids		bigint NOT NULL,
-	PRIMARY KEY (hour, source, role, application_name)
+	tick_id				bigint NOT NULL,
+	PRIMARY KEY (hour, source, role, application_name, tick_id)
 );
 SELECT pg_catalog.pg_extension_config_dump('behavior._intake', '');
 COMMENT ON TABLE behavior._intake IS 'counts of received events by hour, source, role and application, for ever';
