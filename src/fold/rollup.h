@@ -27,6 +27,8 @@
 #include "utils/tuplestore.h"
 #include "utils/uuid.h"
 
+#include "log/log_row.h"
+
 typedef enum RollupMerge
 {
 	MERGE_COUNT, /* a + b, NULL counts as 0 */
@@ -69,7 +71,9 @@ typedef struct RollupShape
 	int time_key;	   /* 1-based: first key of type timestamptz, 0 for none */
 	int bucket_key; /* 1-based: first key that is time_bucket(constant, occurred_at ...), 0 for none
 					 */
-	char *bucket_width; /* its width as text */
+	char *bucket_width;	   /* its width as text */
+	bool reads[LOG_NATTS]; /* columns of behavior.log that it looks at */
+	List *types;		   /* text *: only events of these types pass its WHERE; NIL: of any type */
 } RollupShape;
 
 /* A row of behavior._rollup. */
@@ -163,7 +167,6 @@ extern Tuplestorestate *rollup_evaluate_sql(RollupPlan *plan, const char *sql);
 extern void rollup_fold_events(const RollupRow *row, Oid definition, Oid storage,
 							   Tuplestorestate *events, TupleDesc desc, int64 count, bool beside);
 extern Tuplestorestate *rollup_events(void);
-extern void rollup_collect_event(TupleTableSlot *slot, void *store);
 extern void rollup_good_events(Oid owner, Oid definition, Oid storage, Tuplestorestate *events,
 							   TupleDesc desc, int64 count, Tuplestorestate *good, int64 *ngood);
 

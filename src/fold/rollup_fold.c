@@ -473,12 +473,6 @@ rollup_events(void)
 	return tuplestore_begin_heap(false, false, work_mem);
 }
 
-void
-rollup_collect_event(TupleTableSlot *slot, void *store)
-{
-	tuplestore_puttupleslot((Tuplestorestate *) store, slot);
-}
-
 /* Copies the events on which the query does not raise to "good". */
 void
 rollup_good_events(Oid owner, Oid definition, Oid storage, Tuplestorestate *events, TupleDesc desc,

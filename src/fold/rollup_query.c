@@ -12,6 +12,7 @@
 #include "catalog/dependency.h"
 #include "catalog/pg_collation.h"
 #include "catalog/pg_namespace.h"
+#include "catalog/pg_operator.h"
 #include "catalog/pg_proc.h"
 #include "catalog/pg_type.h"
 #include "commands/extension.h"
@@ -465,6 +466,82 @@ note_bucket_key(RollupShape *shape, int key, Node *expression)
 	shape->bucket_width = DatumGetCString(DirectFunctionCall1(interval_out, width->constvalue));
 }
 
+/* Notes the columns of behavior.log behind those of behavior.event in an expression. */
+static void
+note_columns(RollupShape *shape, Node *expression)
+{
+	Bitmapset *columns = NULL;
+	int column = -1;
+
+	pull_varattnos(expression, 1, &columns);
+	while ((column = bms_next_member(columns, column)) >= 0)
+	{
+		char *name = get_attname(behavior_relid(REL_EVENT),
+								 column + FirstLowInvalidHeapAttributeNumber, false);
+		AttrNumber number = get_attnum(behavior_relid(REL_LOG), name);
+
+		if (number != InvalidAttrNumber)
+			shape->reads[number - 1] = true;
+		else if (strcmp(name, "actor") == 0)
+			shape->reads[LOG_USER_ID - 1] = shape->reads[LOG_ANONYMOUS_ID - 1] = true;
+		else
+			elog(ERROR, "column \"%s\" of an event is not in the log", name);
+	}
+}
+
+/*
+ * Notes the types that one condition of a WHERE lets pass: type = 'x', type IN ('x', 'y').  An
+ * event of another type is not in the answer, whatever the other conditions make of it.
+ */
+static void
+note_types(RollupShape *shape, Node *condition)
+{
+	Oid equality;
+	Oid collation;
+	Var *column;
+	List *values;
+	List *types = NIL;
+	ListCell *lc;
+
+	if (IsA(condition, OpExpr) && list_length(((OpExpr *) condition)->args) == 2)
+	{
+		OpExpr *expression = (OpExpr *) condition;
+
+		equality = expression->opno;
+		collation = expression->inputcollid;
+		column = linitial(expression->args);
+		values = list_make1(lsecond(expression->args));
+	}
+	else if (IsA(condition, ScalarArrayOpExpr) && ((ScalarArrayOpExpr *) condition)->useOr &&
+			 IsA(lsecond(((ScalarArrayOpExpr *) condition)->args), ArrayExpr))
+	{
+		ScalarArrayOpExpr *expression = (ScalarArrayOpExpr *) condition;
+
+		equality = expression->opno;
+		collation = expression->inputcollid;
+		column = linitial(expression->args);
+		values = lsecond_node(ArrayExpr, expression->args)->elements;
+	}
+	else
+		return;
+
+	if (equality != TextEqualOperator || !OidIsValid(collation) ||
+		!get_collation_isdeterministic(collation) || !IsA(column, Var) ||
+		strcmp(get_attname(behavior_relid(REL_EVENT), column->varattno, false), "type") != 0)
+		return;
+	foreach (lc, values)
+	{
+		Const *value = lfirst(lc);
+
+		if (!IsA(value, Const) || value->consttype != TEXTOID)
+			return;
+		if (!value->constisnull)
+			types = lappend(types, DatumGetTextPCopy(value->constvalue));
+	}
+	if (shape->types == NIL)
+		shape->types = types;
+}
+
 /* What a checked query means. */
 RollupShape *
 rollup_shape(Query *query)
@@ -511,6 +588,10 @@ rollup_shape(Query *query)
 	foreach (lc, context.aggregates)
 		shape->finals[shape->nfinals++] = add_aggregate(&context, lfirst_node(Aggref, lc));
 
+	note_columns(shape, (Node *) targets);
+	note_columns(shape, where);
+	foreach (lc, make_ands_implicit((Expr *) where))
+		note_types(shape, lfirst(lc));
 	shape->select_list = answer_list(&context, targets);
 	if (where != NULL)
 		shape->where = deparse(&context, where);

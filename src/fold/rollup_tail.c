@@ -31,6 +31,21 @@
 #include "fold/rollup.h"
 #include "fold/tick.h"
 #include "log/log_reader.h"
+#include "log/log_row.h"
+
+/* Events of a tail are kept in this many times work_mem, more of them on disk. */
+#define TAIL_MEMORY_TIMES 4
+
+/* Events on their way from the log: of each the columns that the query looks at, others NULL. */
+typedef struct TailEvents
+{
+	Tuplestorestate *store;
+	TupleTableSlot *slot;
+	bool reads[LOG_NATTS];
+	int last;	 /* number of the last of them */
+	List *types; /* text *: others are left out at once; NIL: none is */
+	int64 count;
+} TailEvents;
 
 PG_FUNCTION_INFO_V1(behavior__tail);
 PG_FUNCTION_INFO_V1(behavior__ready);
@@ -159,6 +174,95 @@ evaluate(Oid owner, Oid definition, Oid storage, Tuplestorestate *events, TupleD
 	}
 }
 
+/* The columns of the log that the query looks at. */
+static void
+find_columns(Oid owner, Oid definition, Oid storage, TailEvents *tail)
+{
+	MemoryContext caller = CurrentMemoryContext;
+	SecureContext secure;
+	RollupShape *shape;
+	ListCell *lc;
+
+	secure_begin(&secure, owner);
+	SPI_connect();
+	shape = rollup_plan(definition, storage)->shape;
+	memcpy(tail->reads, shape->reads, sizeof(tail->reads));
+	MemoryContextSwitchTo(caller);
+	foreach (lc, shape->types)
+		tail->types = lappend(tail->types, DatumGetTextPCopy(PointerGetDatum((text *) lfirst(lc))));
+	SPI_finish();
+	secure_end(&secure);
+	for (int i = 0; i < LOG_NATTS; i++)
+	{
+		if (tail->reads[i])
+			tail->last = i + 1;
+	}
+}
+
+/* False for an event of a type that the query does not let pass. */
+static bool
+has_type(const TailEvents *tail, TupleTableSlot *slot)
+{
+	bool isnull;
+	struct varlena *type =
+		(struct varlena *) DatumGetPointer(slot_getattr(slot, LOG_TYPE, &isnull));
+	ListCell *lc;
+
+	if (VARATT_IS_EXTERNAL(type) || VARATT_IS_COMPRESSED(type))
+		return true;
+	foreach (lc, tail->types)
+	{
+		text *wanted = lfirst(lc);
+
+		if (VARSIZE_ANY_EXHDR(type) == VARSIZE_ANY_EXHDR(wanted) &&
+			memcmp(VARDATA_ANY(type), VARDATA_ANY(wanted), VARSIZE_ANY_EXHDR(type)) == 0)
+			return true;
+	}
+	return false;
+}
+
+/* LogRowCallback */
+static void
+take_event(TupleTableSlot *slot, void *arg)
+{
+	TailEvents *tail = arg;
+	TupleTableSlot *narrow = tail->slot;
+
+	if (tail->types != NIL && !has_type(tail, slot))
+		return;
+	tail->count++;
+	slot_getsomeattrs(slot, tail->last);
+	ExecClearTuple(narrow);
+	for (int i = 0; i < tail->last; i++)
+	{
+		if (tail->reads[i])
+		{
+			narrow->tts_values[i] = slot->tts_values[i];
+			narrow->tts_isnull[i] = slot->tts_isnull[i];
+		}
+	}
+	ExecStoreVirtualTuple(narrow);
+	tuplestore_puttupleslot(tail->store, narrow);
+}
+
+/* Reads what the query looks at of the events of some batches. */
+static void
+read_events(TailEvents *tail, TupleDesc desc, const BatchSet *batches, Snapshot snapshot)
+{
+	MemoryContext context = GenerationContextCreate(
+		CurrentMemoryContext, "behavior rollup tail events", ALLOCSET_DEFAULT_MINSIZE,
+		ALLOCSET_DEFAULT_MAXSIZE / 8, ALLOCSET_DEFAULT_MAXSIZE / 8);
+	MemoryContext caller = MemoryContextSwitchTo(context);
+
+	tail->store = tuplestore_begin_heap(
+		false, false, Min(work_mem, MAX_KILOBYTES / TAIL_MEMORY_TIMES) * TAIL_MEMORY_TIMES);
+	MemoryContextSwitchTo(caller);
+	tail->slot = MakeSingleTupleTableSlot(desc, &TTSOpsVirtual);
+	memset(tail->slot->tts_isnull, true, sizeof(bool) * LOG_NATTS);
+	(void) log_read_batches(batches, snapshot, take_event, tail);
+	ExecDropSingleTupleTableSlot(tail->slot);
+}
+
 Datum
 behavior__tail(PG_FUNCTION_ARGS)
 {
@@ -208,14 +312,16 @@ behavior__tail(PG_FUNCTION_ARGS)
 	{
 		Relation log = table_open(behavior_relid(REL_LOG), AccessShareLock);
 		TupleDesc desc = CreateTupleDescCopy(RelationGetDescr(log));
-		Tuplestorestate *events = rollup_events();
-		int64 count = log_read_batches(batches, snapshot, rollup_collect_event, events);
+		Oid owner = rollup_reading_owner(row);
+		TailEvents tail = {0};
 
 		table_close(log, AccessShareLock);
-		if (count > 0)
-			evaluate(rollup_reading_owner(row), definition, storage, events, desc, count,
-					 rsinfo->setDesc, result);
-		tuplestore_end(events);
+		find_columns(owner, definition, storage, &tail);
+		read_events(&tail, desc, batches, snapshot);
+		if (tail.count > 0)
+			evaluate(owner, definition, storage, tail.store, desc, tail.count, rsinfo->setDesc,
+					 result);
+		tuplestore_end(tail.store);
 	}
 	MemoryContextSwitchTo(caller);
 	MemoryContextDelete(context);
