@@ -37,6 +37,14 @@ CALL behavior.tick();
 SELECT count(*) FROM behavior.dead_letter;
 SELECT name, state, progress, events_set_aside FROM behavior.rollup ORDER BY name COLLATE "C";
 SELECT * FROM behavior.verify();
+-- Nor does a first build that was interrupted behind its walk, and starts again.
+UPDATE behavior._rollup SET built = false WHERE name = 'prices';
+UPDATE behavior._projection SET state = 'backfilling' WHERE name = 'prices';
+UPDATE behavior._set_aside SET projection = projection || chr(1) WHERE projection = 'prices';
+CALL behavior.tick();
+SELECT count(*) FROM behavior.dead_letter;
+SELECT name, state, progress, events_set_aside FROM behavior.rollup WHERE name = 'prices';
+SELECT * FROM behavior.verify();
 -- For another query they may be good.
 SELECT behavior.alter_rollup('prices', $$
 	SELECT type, count(*) AS n, sum(behavior.try_numeric(properties ->> 'price')) AS total FROM behavior.event GROUP BY 1 $$);

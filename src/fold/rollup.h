@@ -13,7 +13,7 @@
  * Files: rollup_query.c (what a query means), rollup_refuse.c (what it may not
  * say, and what to say instead), rollup_sql.c (texts), rollup_catalog.c (rows and
  * cached plans), rollup_key.c (hash of the keys), rollup_define.c (create, alter, drop),
- * rollup_fold.c, rollup_tail.c, rollup_build.c, rollup_adopt.c, rollup_verify.c.
+ * rollup_fold.c, rollup_tail.c, rollup_build.c, rollup_swap.c, rollup_adopt.c, rollup_verify.c.
  *
  * Locks: projection row, then the row in behavior._rollup, then the rollup's
  * relations.  Who builds beside holds only the row in _rollup until the swap.
@@ -166,9 +166,17 @@ rollup_evaluate(RollupPlan *plan, Tuplestorestate *events, TupleDesc desc, int64
 extern Tuplestorestate *rollup_evaluate_sql(RollupPlan *plan, const char *sql);
 extern void rollup_fold_events(const RollupRow *row, Oid definition, Oid storage,
 							   Tuplestorestate *events, TupleDesc desc, int64 count, bool beside);
-extern Tuplestorestate *rollup_events(void);
+extern Tuplestorestate *rollup_events(int kilobytes);
 extern void rollup_good_events(Oid owner, Oid definition, Oid storage, Tuplestorestate *events,
 							   TupleDesc desc, int64 count, Tuplestorestate *good, int64 *ngood);
+
+/* rollup_swap.c: the end of a build */
+extern void rollup_as_owner(const RollupRow *row, const char *sql);
+extern void rollup_apply_differences(const RollupRow *row);
+extern bool rollup_lock_views(const RollupRow *row, int tries);
+extern bool rollup_readers_have_left(const RollupRow *row);
+extern bool rollup_swaps_views(const RollupRow *row);
+extern void rollup_swap_views(RollupRow *row);
 
 /* rollup_define.c */
 extern void rollup_ddl(const char *sql); /* as the current user */

@@ -466,11 +466,11 @@ bisect(Attempt *attempt, Tuplestorestate *events, int64 count)
 	ExecDropSingleTupleTableSlot(slot);
 }
 
-/* A tuplestore for events of the log. */
+/* A tuplestore for events of the log, in memory up to so many kilobytes. */
 Tuplestorestate *
-rollup_events(void)
+rollup_events(int kilobytes)
 {
-	return tuplestore_begin_heap(false, false, work_mem);
+	return tuplestore_begin_heap(false, false, kilobytes);
 }
 
 /* Copies the events on which the query does not raise to "good". */

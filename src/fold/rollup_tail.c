@@ -163,7 +163,7 @@ evaluate(Oid owner, Oid definition, Oid storage, Tuplestorestate *events, TupleD
 		CurrentResourceOwner = resources;
 		if (raised)
 		{
-			Tuplestorestate *good = rollup_events();
+			Tuplestorestate *good = rollup_events(work_mem);
 
 			tuplestore_clear(result);
 			rollup_good_events(owner, definition, storage, events, desc, count, good, &count);
