@@ -46,10 +46,13 @@ static const char *const rel_names[BEHAVIOR_REL_COUNT] = {
 	[REL_PROJECTION_TICK_PKEY] = "_projection_tick_pkey",
 	[REL_SET_ASIDE] = "_set_aside",
 	[REL_SESSION] = "_session",
+	[REL_SESSION_PKEY] = "_session_pkey",
 	[REL_SESSION_VISITOR] = "_session_visitor",
 	[REL_SESSION_NEXT] = "_session_next",
 	[REL_SESSION_NEXT_VISITOR] = "_session_next_visitor",
 	[REL_SESSION_ALIAS] = "session_alias",
+	[REL_SESSION_ALIAS_PKEY] = "session_alias_pkey",
+	[REL_SESSION_ALIAS_MERGED_INTO] = "session_alias_merged_into",
 	[REL_ROLLUP] = "_rollup",
 	[REL_REFRESH] = "_refresh",
 };
