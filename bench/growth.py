@@ -63,6 +63,14 @@ PARTITION = """CREATE TABLE behavior.{name} (LIKE behavior.log INCLUDING ALL EXC
     CREATE INDEX ON behavior.{name} USING brin (occurred_at) WITH (pages_per_range = 32);
     ALTER TABLE behavior.log ATTACH PARTITION behavior.{name} FOR VALUES FROM ('{day} 00:00:00+00') TO ('{next} 00:00:00+00')"""
 
+# What is really there, probes included.
+HELD = {
+    "keys": "SELECT sum(accepted) FROM behavior.intake",
+    "cells": "SELECT count(*) FROM per_actor_folded",
+    "sessions": "SELECT count(*) FROM behavior.session",
+    "dead_letters": "SELECT count(*) FROM behavior.dead_letter",
+}
+
 # How many there are, and the day of the first one, in days since 1970.
 PARTITIONS = """SELECT count(*), extract(epoch FROM min(to_date(substring(relid::regclass::text FROM '[0-9]{8}$'), 'YYYYMMDD')))::bigint / 86400
     FROM pg_partition_tree('behavior.log') WHERE isleaf"""
@@ -102,7 +110,8 @@ DIMENSIONS = (
               None, False, "the events are of one day"),
     Dimension("days", None, "days that the events are spread over",
               ((1, 10), (1, 30, 90), (1, 10, 30, 60, 90)),
-              None, False, "late events: one COPY with as many events of each of so many days"),
+              None, False, "late events: one COPY with as many of each of so many days; the more days, the more cells and sessions they make, "
+              "which is more to fold and no growth"),
     Dimension("cells", "growth-cells", "rollup cells",
               ((1_000, 5_000), (20_000, 500_000, 1_000_000), (20_000, 500_000, 1_000_000, 2_500_000, 5_000_000)),
               {"visitor": "md5(i::text)"}, True,
@@ -276,6 +285,7 @@ class Growing:
             row[key] = None if None in values else statistics.median(values)
         for side in ("copy", "fold", "filled"):
             row[side + "_of_plain"] = ratio(cost(row, side), row["plain_us"])
+        row["held"] = int(self.session.run(HELD[self.dimension.name])) if self.dimension.name in HELD else size
         row.update(self.dashboards())
         if self.dimension.name == "keys":
             row["bytes_per_key"] = self.bytes_per_key()
@@ -321,6 +331,8 @@ def run(bench):
         try:
             for size in growing.sizes:
                 growing.grow(size)
+                if not rows or rows[-1]["dimension"] != dimension.name:
+                    growing.probe(size)     # what only the first one pays: caches, partitions
                 row = growing.measure(size)
                 rows.append(row)
                 bench.say("%s: %s: COPY %.2f us, fold %.2f us, plain table %.2f us an event"

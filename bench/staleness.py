@@ -372,9 +372,6 @@ def budgets(rows):
         if row and row[side + "_p95_ms"] is not None:
             found.append({"name": name, "measured": "p95 %.1f ms" % row[side + "_p95_ms"], "met": row[side + "_p95_ms"] <= 50,
                           "note": "slowest of the ten: %s, p95 %.1f ms" % (row[side + "_slowest"], row[side + "_slowest_p95_ms"])})
-    if high:
-        found.append({"name": "planning", "measured": "%.2f ms" % high["planning_ms"], "met": high["planning_ms"] <= 2,
-                      "note": "the slowest of the ten; the first query of a fresh connection: %.2f ms" % high["planning_fresh_ms"]})
     return found
 
 

@@ -48,6 +48,24 @@ def check_bulk(rows):
         check("figures of %s" % case, all(row["wal_bytes_per_event"] > 0 and row["events_per_s"] > 0 for row in some))
 
 
+def check_growth(rows):
+    """Everything has grown, and each size has its figures."""
+    for name in ("keys", "partitions", "days", "cells", "sessions", "dead_letters", "snapshot"):
+        sizes = [row["size"] for row in rows if row["dimension"] == name]
+        check("%s grow" % name, len(sizes) > 1 and sizes == sorted(set(sizes)))
+    check("figures of each size", all(row["copy_us"] and row["fold_us"] and row["plain_us"] for row in rows))
+    held = [row["held"] for row in rows if row["dimension"] == "keys"]
+    check("keys are held", held[-1] - held[0] >= 20_000)
+
+
+def check_staleness(rows):
+    """What was sent has arrived once, and is folded."""
+    total = rows[-1]
+    check("staleness was seen", all(row["staleness_p99_s"] is not None for row in rows[:-1]))
+    check("all arrived", total["sent"] == total["arrived"] == sum(row["sent"] for row in rows[:-1]))
+    check("all counted", total["stored"] == total["counted"])
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n", maxsplit=1)[0])
     parser.add_argument("--bindir", required=True)
@@ -66,6 +84,10 @@ def main():
         check_part(name, part, results["parts"][name])
     if "bulk" in parts:
         check_bulk(results["parts"]["bulk"]["rows"])
+    if "growth" in parts:
+        check_growth(results["parts"]["growth"]["rows"])
+    if "staleness" in parts:
+        check_staleness(results["parts"]["staleness"]["rows"])
     with open(os.path.join(arguments.folder, "RESULTS.md"), encoding="utf-8") as file:
         text = file.read()
     check("the table names every budget", all(what in text for _, _, what, _ in common.BUDGETS))
