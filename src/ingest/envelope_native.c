@@ -78,8 +78,12 @@ take_string(Reader *r, TextField *field)
 	return !high || pg_encoding_verifymbstr(PG_UTF8, field->data, field->length) == field->length;
 }
 
+/*
+ * Reads a key that names a column; NO_COLUMN when it does not.  One producer writes the keys in one
+ * order: the one that came behind "previous" last time is tried first.
+ */
 static Column
-column_of(const TextField *key)
+take_key(Reader *r, Column previous)
 {
 	static const struct
 	{
@@ -88,11 +92,23 @@ column_of(const TextField *key)
 	} names[] = {{"type", 4},		 {"source", 6},		  {"context", 7},
 				 {"user_id", 7},	 {"event_id", 8},	  {"sequence", 8},
 				 {"properties", 10}, {"occurred_at", 11}, {"anonymous_id", 12}};
+	static Column following[NO_COLUMN + 1];
+	Column likely = following[previous];
+	int length = names[likely].length;
+	TextField key;
 
+	if (r->end - r->cur > length + 2 && r->cur[0] == '"' && r->cur[length + 1] == '"' &&
+		memcmp(r->cur + 1, names[likely].name, length) == 0)
+	{
+		r->cur += length + 2;
+		return likely;
+	}
+	if (!take_string(r, &key))
+		return NO_COLUMN;
 	for (int i = 0; i < lengthof(names); i++)
 	{
-		if (names[i].length == key->length && memcmp(names[i].name, key->data, key->length) == 0)
-			return (Column) i;
+		if (names[i].length == key.length && memcmp(names[i].name, key.data, key.length) == 0)
+			return following[previous] = (Column) i;
 	}
 	return NO_COLUMN;
 }
@@ -183,6 +199,7 @@ bool
 envelope_add_native(Frame *frame, const char *text, size_t length, size_t *offset)
 {
 	Reader r = {text, text + *offset, text + length};
+	Column column = NO_COLUMN;
 	uint32 seen = 0;
 	const char *start;
 
@@ -192,14 +209,10 @@ envelope_add_native(Frame *frame, const char *text, size_t length, size_t *offse
 		return false;
 	do
 	{
-		TextField key;
-		Column column;
-
 		skip_space(&r);
-		if (!take_string(&r, &key) || !take_char(&r, ':'))
-			return false;
-		column = column_of(&key);
-		if (column == NO_COLUMN || (seen & (1 << column)) != 0 || !take_column(&r, column))
+		column = take_key(&r, column);
+		if (column == NO_COLUMN || (seen & (1 << column)) != 0 || !take_char(&r, ':') ||
+			!take_column(&r, column))
 			return false;
 		seen |= 1 << column;
 	} while (take_char(&r, ','));
