@@ -403,7 +403,8 @@ rollup_partial_plan(RollupPlan *plan)
 {
 	bool sorts = plan->large_states && plan->groups > FEW_GROUPS;
 
-	if (plan->partial != NULL && plan->sorts != sorts)
+	/* In use by the caller alone: a function in the query may read the rollup itself. */
+	if (plan->partial != NULL && plan->sorts != sorts && plan->in_use <= 1)
 	{
 		SPI_freeplan(plan->partial);
 		plan->partial = NULL;
