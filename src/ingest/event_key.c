@@ -42,11 +42,14 @@
 #define INSERT_CHUNK 128
 
 /*
- * New keys of a bucket become a run as long as there are not too many rows of runs that every
- * sender has to know: this bounds what a backend keeps of them to 192 rows of
- * some 256 keys in 64 buckets, 16 to 33 MB, while packing is held up.
+ * New keys of a bucket become a run unless they are few, for every sender has to know the rows of
+ * runs there are, or unless those are too many already: this bounds what a backend keeps of them to
+ * 192 rows of some 256 keys in 64 buckets, 16 to 33 MB, while packing is held up.  The last,
+ * smaller flush of a large COPY makes a run as well: it is one more row then, and while the hot
+ * table of single keys stays empty nobody has to look there.
  */
-#define RUN_ROWS_MAX 192
+#define RUN_LAST_SIZE 4
+#define RUN_ROWS_MAX  192
 
 /* Columns of behavior._key; fixed widths and no NULLs, so the data stands at fixed offsets. */
 #define KEY_COLUMNS		   4
@@ -303,9 +306,9 @@ list_new(EventKey *keys, int n, int64 batch_id, EventKey **fresh)
 /* Writes a bucket's new keys: many as a run, few one by one. */
 static void
 insert_bucket(KeySet *set, KeyWriter **writer, EventKey **fresh, int count, int64 batch_id,
-			  int run_rows)
+			  int run_rows, int run_size)
 {
-	if (count >= behavior_key_run_size && run_rows < RUN_ROWS_MAX)
+	if (count >= run_size && run_rows < RUN_ROWS_MAX)
 	{
 		key_runs_insert(set->hot->runs, fresh, count, batch_id);
 		return;
@@ -321,8 +324,9 @@ insert_bucket(KeySet *set, KeyWriter **writer, EventKey **fresh, int count, int6
 }
 
 void
-event_key_claim(EventKey *keys, int n, int64 batch_id)
+event_key_claim(EventKey *keys, int n, int64 batch_id, bool bulk)
 {
+	int run_size = bulk ? Min(behavior_key_run_size, RUN_LAST_SIZE) : behavior_key_run_size;
 	KeySet *set = NULL;
 	KeyWriter *writer = NULL;
 	EventKey **fresh = palloc(n * sizeof(EventKey *));
@@ -350,7 +354,7 @@ event_key_claim(EventKey *keys, int n, int64 batch_id)
 		{
 			int count = list_new(keys + start, end - start, batch_id, fresh);
 
-			insert_bucket(set, &writer, fresh, count, batch_id, run_rows);
+			insert_bucket(set, &writer, fresh, count, batch_id, run_rows, run_size);
 			start = end;
 		}
 		behavior_unlock(set->lock_relid, bucket, ExclusiveLock);
@@ -438,7 +442,7 @@ behavior__key_claim(PG_FUNCTION_ARGS)
 		keys[i].fingerprint = DatumGetInt64(fingerprints[i]);
 		keys[i].ordinal = i + 1;
 	}
-	event_key_claim(keys, id_count, PG_GETARG_INT64(3));
+	event_key_claim(keys, id_count, PG_GETARG_INT64(3), false);
 	qsort(keys, id_count, sizeof(EventKey), compare_ordinals);
 	for (int i = 0; i < id_count; i++)
 	{

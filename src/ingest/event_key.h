@@ -50,8 +50,11 @@ typedef struct EventKey
 extern void event_key_hash(const char *source, int source_length, const char *event_id,
 						   int event_id_length, uint8 *key);
 
-/* Claims n keys for batch_id; fills verdict and batch_id of each.  Reorders the array. */
-extern void event_key_claim(EventKey *keys, int n, int64 batch_id);
+/*
+ * Claims n keys for batch_id; fills verdict and batch_id of each.  Reorders the array.  "bulk": the
+ * statement has sent many before these.
+ */
+extern void event_key_claim(EventKey *keys, int n, int64 batch_id, bool bulk);
 
 /* Looks a key up as the latest snapshot sees it, own transaction included; false when it is not
  * there. */

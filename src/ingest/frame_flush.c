@@ -12,6 +12,8 @@
 
 #include "ingest/frame_internal.h"
 
+#define BULK_EVENTS 4096 /* accepted or known before make a statement a large one */
+
 /* The partition of each row; neighbours mostly share one. */
 static void
 find_partitions(Frame *frame)
@@ -145,7 +147,8 @@ frame_flush(Frame *frame)
 
 	old = MemoryContextSwitchTo(frame_scratch(frame));
 	find_partitions(frame);
-	event_key_claim(frame->keys, frame->npending, frame_batch_id(frame));
+	event_key_claim(frame->keys, frame->npending, frame_batch_id(frame),
+					frame->counts.accepted + frame->counts.duplicates >= BULK_EVENTS);
 	accepted = settle(frame);
 	if (accepted > 0)
 		log_writer_append(frame->writer, frame->rows, frame->parts, accepted, &frame->extents);

@@ -88,7 +88,7 @@ my @pgbench = ('pgbench', '-n', '-c', '4');
 foreach my $level ('read committed', 'repeatable read', 'serializable')
 {
 	(my $file = "$folder/$level.sql") =~ tr/ /_/;
-	append_to_file($file, "SET default_transaction_isolation = '$level';\nCALL send();\n");
+	append_to_file($file, "SET default_transaction_isolation = '$level';\nSET behavior.key_run_size = 1000;\nCALL send();\nRESET behavior.key_run_size;\n");
 	push @pgbench, '-f', "$file\@1";
 	# The same with keys packed into runs: all of them, or those of which a bucket has two.
 	(my $runs = "$folder/$level.runs.sql") =~ tr/ /_/;
