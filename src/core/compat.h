@@ -28,6 +28,13 @@
 #define pg_noreturn pg_attribute_noreturn()
 #endif
 
+/* A hint that memory will be read soon. */
+#ifdef __GNUC__
+#define prefetch_memory(address) __builtin_prefetch(address)
+#else
+#define prefetch_memory(address) ((void) (address))
+#endif
+
 /* 17 put a backend's virtual transaction id into a struct of its own. */
 #if PG_VERSION_NUM >= 170000
 #define MY_LXID (MyProc->vxid.lxid)

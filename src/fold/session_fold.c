@@ -22,6 +22,10 @@
 #include "fold/projection.h"
 #include "fold/session.h"
 
+/* How far ahead memory is fetched into the processor's cache. */
+#define VISITORS_AHEAD 4
+#define EVENTS_AHEAD   8
+
 struct SessionFolder
 {
 	const SessionSettings *settings;
@@ -214,6 +218,27 @@ fold_visitor(SessionFolder *folder, ChunkVisitor *visitor)
 	merge_visitor(folder, &visitor->visitor, runs, nruns, stored, nstored);
 }
 
+/*
+ * A visitor's events lie wherever they came, so the processor is told a few visitors ahead what
+ * will be needed: first the visitor, with its list of events, then these.
+ */
+static void
+prefetch_visitor(const ChunkVisitor *visitor)
+{
+	prefetch_memory(visitor);
+	prefetch_memory((const char *) visitor + sizeof(ChunkVisitor) - 1);
+}
+
+static void
+prefetch_events(const ChunkVisitor *visitor)
+{
+	for (int i = 0; i < Min(visitor->nevents, EVENTS_AHEAD); i++)
+	{
+		prefetch_memory(visitor->events[i]);
+		prefetch_memory(visitor->events[i] + 1);
+	}
+}
+
 /* Merges what has been collected into the table, in the order of its index. */
 static void
 fold_chunk(SessionFolder *folder)
@@ -229,6 +254,10 @@ fold_chunk(SessionFolder *folder)
 	for (int i = 0; i < count; i++)
 	{
 		CHECK_FOR_INTERRUPTS();
+		if (i + 2 * VISITORS_AHEAD < count)
+			prefetch_visitor(visitors[i + 2 * VISITORS_AHEAD]);
+		if (i + VISITORS_AHEAD < count)
+			prefetch_events(visitors[i + VISITORS_AHEAD]);
 		fold_visitor(folder, visitors[i]);
 		MemoryContextReset(folder->visitor);
 	}
