@@ -46,10 +46,10 @@
 #define LOCK_REFRESH 1 /* on the materialized view */
 #define LOCK_TIMEOUT "5s"
 
-#define FOLDED_SQL                                                                                 \
-	"(SELECT pg_catalog.concat((SELECT pg_catalog.max(t.tick_id) FROM behavior.tick t), ' ',"      \
-	" pg_catalog.hashtextextended(pg_catalog.string_agg("                                          \
-	"pg_catalog.concat(p.name, ' ', behavior._projection_tick_id(p.name), ' ', p.state), ',' ORDER BY p.name), 0))"           \
+#define FOLDED_SQL                                                                                                  \
+	"(SELECT pg_catalog.concat((SELECT pg_catalog.max(t.tick_id) FROM behavior.tick t), ' ',"                       \
+	" pg_catalog.hashtextextended(pg_catalog.string_agg("                                                           \
+	"pg_catalog.concat(p.name, ' ', behavior._projection_tick_id(p.name), ' ', p.state), ',' ORDER BY p.name), 0))" \
 	" FROM behavior._projection p)"
 
 #define DUE_SQL                                                                                    \
