@@ -8,8 +8,11 @@
  * behind that and costs nothing; versions of an updated row would all be read.
  *
  * An index scan takes all of a page that its keys allow before it returns the first row, so it
- *looks behind the last tick that this backend has seen first, and at everything when nothing is
+ * looks behind the last tick that this backend has seen first, and at everything when nothing is
  *there.
+ *
+ * Who is to move on what he read keeps its place from then on: until he commits, nothing may
+ * rewrite the table.
  */
 #include "postgres.h"
 
@@ -68,10 +71,9 @@ newest(Relation rel, Relation index, Datum name, int64 least, Snapshot snapshot,
 	return tick;
 }
 
-void
-projection_progress_read(const char *name, Snapshot snapshot, ProjectionProgress *progress)
+static void
+read_progress(Relation rel, const char *name, Snapshot snapshot, ProjectionProgress *progress)
 {
-	Relation rel = table_open(behavior_relid(REL_PROJECTION_TICK), AccessShareLock);
 	Relation index = index_open(behavior_relid(REL_PROJECTION_TICK_PKEY), AccessShareLock);
 	Datum text = CStringGetTextDatum(name);
 
@@ -80,15 +82,26 @@ projection_progress_read(const char *name, Snapshot snapshot, ProjectionProgress
 		progress->tick_id = newest(rel, index, text, 0, snapshot, &progress->tid);
 	last_seen = progress->tick_id;
 	index_close(index, AccessShareLock);
-	table_close(rel, AccessShareLock);
+}
+
+/* Keeps its lock. */
+void
+projection_progress_read(const char *name, Snapshot snapshot, ProjectionProgress *progress)
+{
+	Relation rel = table_open(behavior_relid(REL_PROJECTION_TICK), RowExclusiveLock);
+
+	read_progress(rel, name, snapshot, progress);
+	table_close(rel, NoLock);
 }
 
 int64
 projection_progress(const char *name, Snapshot snapshot)
 {
+	Relation rel = table_open(behavior_relid(REL_PROJECTION_TICK), AccessShareLock);
 	ProjectionProgress progress;
 
-	projection_progress_read(name, snapshot, &progress);
+	read_progress(rel, name, snapshot, &progress);
+	table_close(rel, AccessShareLock);
 	return progress.tick_id;
 }
 

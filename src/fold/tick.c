@@ -34,6 +34,7 @@
 #include "access/xlog.h"
 #include "catalog/indexing.h"
 #include "catalog/pg_type.h"
+#include "storage/lmgr.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/fmgroids.h"
@@ -211,7 +212,7 @@ tick_state_write(const TickState *old, const TickState *new)
 	table_row_insert(rel, heap_form_tuple(RelationGetDescr(rel), values, nulls), NULL);
 	if (old->exists)
 		CatalogTupleDelete(rel, unconstify(ItemPointerData *, &old->tid));
-	table_close(rel, RowExclusiveLock);
+	table_close(rel, NoLock);
 }
 
 /* Batches first..last by the primary key.  Returns false when the callback had enough. */
@@ -394,7 +395,7 @@ write_tick(Relation tick_rel, int64 tick_id, const Cut *cut, const TickEventsSum
 		heap_freetuple(tuple);
 	}
 	CatalogCloseIndexes(indexes);
-	table_close(range_rel, RowExclusiveLock);
+	table_close(range_rel, NoLock);
 }
 
 /* Keeps what tick_summarize() needs; a later cut replaces it. */
@@ -448,6 +449,9 @@ tick_cut(bool wait)
 
 	context = AllocSetContextCreate(CurrentMemoryContext, "behavior tick", ALLOCSET_DEFAULT_SIZES);
 	old_context = MemoryContextSwitchTo(context);
+
+	/* What is read of the state keeps its place until it is replaced. */
+	LockRelationOid(behavior_relid(REL_TICK_STATE), RowExclusiveLock);
 
 	/* Taken after the lock: it sees the last cut, and this transaction's own batches. */
 	CommandCounterIncrement();
