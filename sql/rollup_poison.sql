@@ -91,3 +91,12 @@ SELECT * FROM own_class_folded ORDER BY 1;
 SELECT state, events_set_aside FROM behavior.rollup WHERE name = 'own_class';
 SELECT * FROM behavior.verify('own_class');
 SELECT behavior.drop_rollup('own_class');
+-- The events of a tail go to disk where memory is short, and nothing of that stays open.
+SELECT behavior.create_rollup('many', $$ SELECT sum((properties ->> 'price')::numeric) AS total FROM behavior.event WHERE type = 'Many' $$);
+CALL behavior.tick();
+INSERT INTO behavior.event (event_id, type, properties)
+SELECT 'm' || i, 'Many', jsonb_build_object('price', CASE WHEN i = 3 THEN 'free' ELSE '1' END) FROM generate_series(1, 4000) i;
+SET work_mem = '64kB';
+SELECT * FROM many;
+RESET work_mem;
+SELECT behavior.drop_rollup('many');

@@ -122,6 +122,7 @@ evaluate(Oid owner, Oid definition, Oid storage, Tuplestorestate *events, TupleD
 	MemoryContext caller = CurrentMemoryContext;
 	ResourceOwner resources = CurrentResourceOwner;
 	bool raised = false;
+	Tuplestorestate *good = NULL;
 
 	for (int round = 0; round < 2; round++)
 	{
@@ -164,15 +165,16 @@ evaluate(Oid owner, Oid definition, Oid storage, Tuplestorestate *events, TupleD
 		CurrentResourceOwner = resources;
 		if (raised)
 		{
-			Tuplestorestate *good = rollup_events(work_mem);
-
+			good = rollup_events(work_mem);
 			tuplestore_clear(result);
 			rollup_good_events(owner, definition, storage, events, desc, count, good, &count);
 			events = good;
 		}
 		if (!raised || count == 0)
-			return;
+			break;
 	}
+	if (good != NULL)
+		tuplestore_end(good);
 }
 
 /* The columns of the log that the query looks at. */
