@@ -16,6 +16,7 @@
 int behavior_on_invalid = ON_INVALID_DEAD_LETTER;
 char *behavior_correlation_id;
 char *behavior_default_source;
+bool behavior_copy_ahead = true;
 int behavior_max_event_size = 256 * 1024;
 int behavior_max_future = 3600;
 int behavior_max_past = -1;
@@ -109,6 +110,10 @@ define_settings(void)
 	DefineCustomStringVariable("behavior.default_source", "Source of events that name none.", NULL,
 							   &behavior_default_source, "default", PGC_USERSET, 0, check_source,
 							   NULL, NULL);
+	DefineCustomBoolVariable("behavior.copy_ahead",
+							 "Whether plain lines of a COPY are taken from its buffer.",
+							 "off leaves every line to COPY: slower, with the same result.",
+							 &behavior_copy_ahead, true, PGC_USERSET, 0, NULL, NULL, NULL);
 
 	DefineCustomIntVariable("behavior.max_event_size", "Largest event that is accepted.", NULL,
 							&behavior_max_event_size, 256 * 1024, 1024, 64 * 1024 * 1024, PGC_SUSET,

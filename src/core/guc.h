@@ -23,6 +23,7 @@ typedef enum UnknownType
 extern int behavior_on_invalid; /* OnInvalid */
 extern char *behavior_correlation_id;
 extern char *behavior_default_source;
+extern bool behavior_copy_ahead;
 
 /* Superuser, and those granted SET. */
 extern int behavior_max_event_size;		  /* bytes */

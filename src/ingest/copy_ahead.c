@@ -18,6 +18,7 @@
 #include "utils/rel.h"
 
 #include "core/compat.h"
+#include "core/guc.h"
 #include "ingest/copy_ahead.h"
 #include "ingest/frame_internal.h"
 
@@ -56,9 +57,12 @@ copy_is_plain(CopyFromState copy, Relation view)
 	const CopyFormatOptions *options = &copy->opts;
 	ListCell *cell;
 
-	if (options->binary || options->convert_selectively || COPY_HAS_DEFAULT_MARKER(options) ||
-		copy->whereClause != NULL || copy->num_defaults > 0 || copy->eol_type != EOL_NL ||
-		(options->csv_mode && options->escape[0] != options->quote[0]) ||
+	if (!behavior_copy_ahead || options->binary || options->convert_selectively ||
+		COPY_HAS_DEFAULT_MARKER(options) || copy->whereClause != NULL || copy->num_defaults > 0 ||
+		copy->eol_type != EOL_NL ||
+		(options->csv_mode && (options->escape[0] != options->quote[0] ||
+							   options->quote[0] == '\n' || options->quote[0] == '\r')) ||
+		(!options->csv_mode && strstr(options->null_print, "\\.") != NULL) ||
 		!only_row_trigger(view->trigdesc))
 		return false;
 	foreach (cell, copy->attnumlist)
@@ -114,13 +118,13 @@ copy_ahead(Frame *frame, Relation view, CopyTakeLine take)
 
 		if (end == NULL)
 			break;
-		CHECK_FOR_INTERRUPTS();
 
 		/* What an error in here shows as its context. */
 		*end = '\0';
 		copy->line_buf.data = line;
 		copy->line_buf.len = end - line;
 		copy->cur_lineno++;
+		CHECK_FOR_INTERRUPTS();
 
 		taken = take(frame, copy, line, end - line);
 		*end = '\n';

@@ -18,6 +18,7 @@
 
 #define MAX_DIGITS	  18 /* of an integer that cannot overflow */
 #define SHORTEST_TIME 17 /* 2000-01-01 00:00Z */
+#define LONGEST_TIME  64 /* PostgreSQL refuses what is much longer */
 
 /* Where fields are cut from a line, and what quoted ones are copied to. */
 typedef struct FieldReader
@@ -124,7 +125,8 @@ read_time(const TextField *field, TimestampTz *value)
 	const char *end = field->data + field->length;
 
 	/* Without an offset it would be a time of the session's zone; what stands behind a second */
-	if (field->length < SHORTEST_TIME || (field->data[10] != ' ' && field->data[10] != 'T'))
+	if (field->length < SHORTEST_TIME || field->length > LONGEST_TIME ||
+		(field->data[10] != ' ' && field->data[10] != 'T'))
 		return false;
 	if (end[-1] != 'Z' && end[-3] != '+' && end[-3] != '-' &&
 		(end[-3] != ':' || (end[-6] != '+' && end[-6] != '-')))

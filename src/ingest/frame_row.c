@@ -57,10 +57,16 @@ put_bytes(RowWriter *w, int column, const void *data, size_t length)
 	w->row->isnull[column - 1] = false;
 }
 
+static inline bool
+text_lacks(const TextField *field)
+{
+	return field->data == NULL || field->length == 0;
+}
+
 static inline void
 put_text(RowWriter *w, int column, const TextField *field)
 {
-	if (field->data == NULL || field->length == 0)
+	if (text_lacks(field))
 		w->row->isnull[column - 1] = true;
 	else
 		put_bytes(w, column, field->data, field->length);
@@ -83,14 +89,17 @@ frame_form_row(Frame *frame, const Event *event, const TextField *event_id, cons
 			   TimestampTz now, LogRow *row)
 {
 	static const uint32 empty_object = JB_FOBJECT;
-	size_t header = MAXALIGN(SizeofHeapTupleHeader + BITMAPLEN(LOG_NATTS));
+	/* A row without NULLs has no bitmap: amcheck takes room for one to be corruption. */
+	bool nulls = !event->has_sequence || event->context == NULL || text_lacks(event_id) ||
+				 text_lacks(source) || text_lacks(&event->type) || text_lacks(&event->user_id) ||
+				 text_lacks(&event->anonymous_id);
+	size_t header = MAXALIGN(SizeofHeapTupleHeader + (nulls ? BITMAPLEN(LOG_NATTS) : 0));
 	size_t most = HEAPTUPLESIZE + header + 4 * sizeof(int64) + event_id->length + source->length +
 				  event->type.length + event->user_id.length + event->anonymous_id.length +
 				  jsonb_size(event->properties) + jsonb_size(event->context) + 7 * VALUE_OVERHEAD;
 	HeapTuple tuple = frame_alloc(frame, most);
 	HeapTupleHeader data = (HeapTupleHeader) ((char *) tuple + HEAPTUPLESIZE);
 	RowWriter w = {row, (char *) data + header};
-	bool nulls = false;
 
 	put_int64(&w, LOG_OCCURRED_AT, event->has_occurred_at ? event->occurred_at : now);
 	put_int64(&w, LOG_RECEIVED_AT, now);
@@ -113,11 +122,9 @@ frame_form_row(Frame *frame, const Event *event, const TextField *event_id, cons
 		put_jsonb(&w, LOG_CONTEXT, event->context);
 
 	memset(data, 0, header);
-	for (int i = 0; i < LOG_NATTS; i++)
+	for (int i = 0; nulls && i < LOG_NATTS; i++)
 	{
-		if (row->isnull[i])
-			nulls = true;
-		else
+		if (!row->isnull[i])
 			data->t_bits[i / 8] |= 1 << (i % 8);
 	}
 	data->t_infomask = HEAP_HASVARWIDTH;
