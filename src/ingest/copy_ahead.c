@@ -5,6 +5,9 @@
  * Which COPY: the hook keeps a record of each COPY ... FROM that runs, the innermost first, and
  * the first row binds it to the state that COPY's own error callback carries.  Errors tell the
  * line as COPY does, since its line number and its line are kept up to date.
+ *
+ * A line that turns out to be COPY's costs the parsing up to that place: where most lines do, none
+ * is tried any more.
  */
 #include "postgres.h"
 
@@ -22,6 +25,8 @@
 #include "ingest/copy_ahead.h"
 #include "ingest/frame_internal.h"
 
+#define LINES_LEFT_AT_LEAST 100 /* before a COPY is given up */
+
 /* A COPY ... FROM that runs. */
 typedef struct RunningCopy
 {
@@ -29,6 +34,7 @@ typedef struct RunningCopy
 	CopyFromState state; /* NULL until a row of it came to a door */
 	bool usable;
 	uint64 taken; /* rows that COPY itself has not seen */
+	uint64 left;  /* lines that were looked at and left to COPY */
 } RunningCopy;
 
 static RunningCopy *innermost = NULL;
@@ -100,10 +106,12 @@ copy_ahead(Frame *frame, Relation view, CopyTakeLine take)
 		running->state = copy;
 		running->usable = copy_is_plain(copy, view);
 	}
-	if (running->state != copy || !running->usable)
+	if (running->state != copy)
+		return;
+	show_progress(running->taken);
+	if (!running->usable)
 		return;
 
-	show_progress(running->taken);
 	if (frame->line_context == NULL)
 		frame->line_context =
 			AllocSetContextCreate(frame->context, "behavior line", ALLOCSET_DEFAULT_SIZES);
@@ -131,6 +139,9 @@ copy_ahead(Frame *frame, Relation view, CopyTakeLine take)
 		if (!taken)
 		{
 			copy->cur_lineno--;
+			running->left++;
+			running->usable =
+				running->left < LINES_LEFT_AT_LEAST || running->left <= running->taken;
 			break;
 		}
 		copy->input_buf_index = end + 1 - copy->input_buf;

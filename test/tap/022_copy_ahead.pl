@@ -138,6 +138,7 @@ my %unusual = (
 	'no UTF-8' => [ 'FORMAT csv', join("\n", @many, "y,\xfc", '') ],
 	'a zero byte' => [ 'FORMAT csv', join("\n", @many, "y,a\0b", 'z,a', '') ],
 	'long lines' => [ 'FORMAT csv', join("\n", @many, map({ 'y,' . 'a' x $_ } 200, 65530, 65536, 200000), @many, 'bad', '') ],
+	'hardly a plain line' => [ 'FORMAT csv', join("\n", map({ "y$_,a\"b\"" } 1 .. 300), @many, 'bad', '') ],
 	'too few and too many' => [ 'FORMAT csv', join("\n", @many, 'y,a,', '') ]);
 foreach my $name (sort keys %unusual)
 {
