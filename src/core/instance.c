@@ -118,7 +118,8 @@ instance_awaits_restore(void)
 			Relation rel = table_open(lfirst_oid(lc), NoLock);
 
 			if (RelationGetNumberOfBlocks(rel) > 0 ||
-				(parents[i] == REL_KEY && RelationGetIndexList(rel) == NIL))
+				((parents[i] == REL_KEY || parents[i] == REL_KEY_RUN) &&
+				 RelationGetIndexList(rel) == NIL))
 				awaits = true;
 			table_close(rel, AccessShareLock);
 		}

@@ -85,8 +85,18 @@ keys_about(int generation)
 	return keys;
 }
 
+static bool
+has_index(KeyTable table, int generation)
+{
+	Relation rel = table_open(key_table_oid(table, generation), AccessShareLock);
+	bool result = OidIsValid(key_table_index_oid(rel));
+
+	table_close(rel, AccessShareLock);
+	return result;
+}
+
 /*
- * Whether every generation's table has its index.  A dump makes indexes after all
+ * Whether every generation's tables have their indexes.  A dump makes indexes after all
  * data, so without them the list may be there before the keys.
  */
 static bool
@@ -94,16 +104,11 @@ tables_complete(const KeyGeneration *list, int count)
 {
 	for (int i = 0; i < count; i++)
 	{
-		KeyTable table = list[i].state == KEY_STATE_PACKED ? KEY_TABLE_PAGE : KEY_TABLE_KEY;
-		Relation rel;
-		bool indexed;
-
 		if (list[i].state == KEY_STATE_DROPPED)
 			continue;
-		rel = table_open(key_table_oid(table, list[i].generation), AccessShareLock);
-		indexed = OidIsValid(key_table_index_oid(rel));
-		table_close(rel, AccessShareLock);
-		if (!indexed)
+		if (list[i].state == KEY_STATE_PACKED ? !has_index(KEY_TABLE_PAGE, list[i].generation)
+											  : !has_index(KEY_TABLE_KEY, list[i].generation) ||
+													!has_index(KEY_TABLE_RUN, list[i].generation))
 			return false;
 	}
 	return true;
@@ -309,7 +314,10 @@ pack_sealed(KeyGeneration *list, int count)
 		if (list[i].state == KEY_STATE_SEALED &&
 			(input_count == 0 ||
 			 span_allowed(result.oldest_received_at, list[i].newest_received_at)) &&
-			ConditionalLockRelationOid(key_table_oid(KEY_TABLE_KEY, list[i].generation), ShareLock))
+			ConditionalLockRelationOid(key_table_oid(KEY_TABLE_KEY, list[i].generation),
+									   ShareLock) &&
+			/* Senders hold both; a restore of the data alone holds the one that it fills. */
+			ConditionalLockRelationOid(key_table_oid(KEY_TABLE_RUN, list[i].generation), ShareLock))
 		{
 			add_input(inputs, &input_count, &result, &list[i]);
 			keys += keys_about(list[i].generation);

@@ -3,7 +3,9 @@
  *		Runs: the keys of a large flush, packed before they are written.
  *
  * Which rows a bucket has is asked of the index each time, under the bucket's lock: so none that
- * another sender has written is missed, wherever in the heap it went.  What is in them never
+ * another sender has written is missed, wherever in the heap it went.  Where what is kept of the
+ * bucket is enough, a look at the LSNs of its leaf pages answers that (key_leaf.c); that is why a
+ * COPY makes single rows after it little dearer.  What is in the rows never
  * changes, so a backend keeps what it has read of a bucket, in one of two forms:
  *
  * Who looks up many keys keeps a table of 32-bit entries: 16 bits of a key's hash and the number of
@@ -24,8 +26,10 @@
 #include "postgres.h"
 
 #include "access/htup_details.h"
+#include "access/nbtree.h"
 #include "access/table.h"
 #include "access/tableam.h"
+#include "access/xlog.h"
 #include "common/pg_prng.h"
 #include "port/pg_bitutils.h"
 #include "storage/bufmgr.h"
@@ -38,6 +42,7 @@
 #include "core/compat.h"
 #include "core/table_row.h"
 #include "ingest/key_generation.h"
+#include "ingest/key_leaf.h"
 #include "ingest/key_run.h"
 
 /* A row's data up to its keys: part, and no NULLs before them. */
@@ -60,6 +65,7 @@ typedef struct RunRow
 /* What is kept of a bucket. */
 typedef struct RunBucket
 {
+	KeyLeaves leaves; /* while these are as they were, "order" is what the index has */
 	int row_count;
 	int row_size;
 	RunRow *rows;  /* numbered as they were read; the last ones may be unfinished */
@@ -107,6 +113,7 @@ static struct
 	int count;
 	int size;
 	RunRow *rows;
+	BlockNumber first_leaf; /* where the first is, if there is one */
 } listed;
 
 KeyRuns *
@@ -120,6 +127,7 @@ key_runs_open(Relation heap, int generation, SnapshotData *dirty)
 	runs->snapshot = dirty != NULL ? (Snapshot) dirty : SnapshotSelf;
 	runs->context = CurrentMemoryContext;
 	runs->loaded_bucket = -1;
+	runs->blocks = 0;
 	return runs;
 }
 
@@ -151,26 +159,41 @@ open_index(KeyRuns *runs)
 							   RelationGetRelationName(runs->heap)),
 						errhint("Wait until the restore of this database has ended.")));
 	runs->index = index_open(index, AccessShareLock);
-	runs->slot = table_slot_create(runs->heap, NULL);
+	MemoryContextSwitchTo(old);
+}
+
+static void
+begin_scan(KeyRuns *runs)
+{
+	MemoryContext old = MemoryContextSwitchTo(runs->context);
+
 	runs->scan = index_beginscan_compat(runs->heap, runs->index, runs->snapshot, 2, 0);
 	runs->scan->xs_want_itup = true;
 	MemoryContextSwitchTo(old);
+}
+
+/* The lowest and the highest "part" that a row of a bucket may have. */
+static void
+bucket_range(int bucket, uint8 *low, uint8 *high)
+{
+	memset(low, 0, KEY_BYTES);
+	memset(high, 0xff, KEY_BYTES);
+	low[0] = (uint8) (bucket * (256 / KEY_BUCKETS));
+	high[0] = low[0] + 256 / KEY_BUCKETS - 1;
 }
 
 /* Lists the rows that the index has for a bucket: in its order, dead ones and all. */
 static void
 list_rows(KeyRuns *runs, int bucket)
 {
-	uint8 low[KEY_BYTES] = {0};
+	uint8 low[KEY_BYTES];
 	uint8 high[KEY_BYTES];
 	ScanKeyData keys[2];
 	ItemPointer tid;
 
-	if (runs->index == NULL)
-		open_index(runs);
-	low[0] = (uint8) (bucket * (256 / KEY_BUCKETS));
-	memset(high, 0xff, sizeof(high));
-	high[0] = low[0] + 256 / KEY_BUCKETS - 1;
+	if (runs->scan == NULL)
+		begin_scan(runs);
+	bucket_range(bucket, low, high);
 	ScanKeyInit(&keys[0], 1, BTGreaterEqualStrategyNumber, F_UUID_GE, PointerGetDatum(low));
 	ScanKeyInit(&keys[1], 1, BTLessEqualStrategyNumber, F_UUID_LE, PointerGetDatum(high));
 	index_rescan(runs->scan, keys, 2, NULL, 0);
@@ -180,6 +203,8 @@ list_rows(KeyRuns *runs, int bucket)
 		RunRow *row;
 		bool isnull;
 
+		if (listed.count == 0)
+			listed.first_leaf = ((BTScanOpaque) runs->scan->opaque)->currPos.currPage;
 		if (listed.count == listed.size)
 		{
 			int size = Max(64, listed.size * 2);
@@ -205,6 +230,13 @@ fetch_row(KeyRuns *runs, RunRow *row)
 	bytea *bytes;
 	bool isnull;
 
+	if (runs->slot == NULL)
+	{
+		MemoryContext old = MemoryContextSwitchTo(runs->context);
+
+		runs->slot = table_slot_create(runs->heap, NULL);
+		MemoryContextSwitchTo(old);
+	}
 	if (!table_tuple_fetch_row_version(runs->heap, &row->tid, runs->snapshot, runs->slot))
 		return false;
 	bytes = (bytea *) DatumGetPointer(slot_getattr(runs->slot, ATT_RUN_KEYS, &isnull));
@@ -230,7 +262,7 @@ search_page(KeyRuns *runs, const uint8 *key, KeyFound *found)
 }
 
 static RunCache *
-find_cache(Oid relid)
+find_cache(Oid relid, bool make)
 {
 	RunCache *cache;
 	MemoryContext context;
@@ -240,6 +272,8 @@ find_cache(Oid relid)
 		if (cache->relid == relid)
 			return cache;
 	}
+	if (!make)
+		return NULL;
 	context = AllocSetContextCreate(TopMemoryContext, "runs of keys", ALLOCSET_DEFAULT_SIZES);
 	cache = MemoryContextAllocZero(context, sizeof(RunCache));
 	cache->relid = relid;
@@ -433,25 +467,48 @@ refresh_bucket(KeyRuns *runs, RunBucket *bucket, bool entries)
 int
 key_runs_prepare(KeyRuns *runs, int bucket, int n)
 {
+	RunBucket *kept;
+	XLogRecPtr before;
+
 	runs->loaded_bucket = -1;
 	if (!runs->any)
 		runs->any = RelationGetNumberOfBlocks(runs->heap) > 0;
 	if (!runs->any)
 		return 0;
+	if (runs->index == NULL)
+		open_index(runs);
+	if (runs->dirty != NULL && runs->cache == NULL)
+		runs->cache = find_cache(RelationGetRelid(runs->heap), false);
+	if (runs->cache != NULL)
+	{
+		kept = &runs->cache->buckets[bucket];
+		if ((n <= FEW_KEYS || kept->entries) && key_leaves_unchanged(&kept->leaves, runs->index))
+		{
+			runs->loaded_bucket = bucket;
+			runs->loaded_row = -1;
+			return kept->known;
+		}
+		kept->leaves.count = 0;
+	}
+
+	before = GetXLogInsertRecPtr();
 	list_rows(runs, bucket);
 	/* Only a dirty snapshot tells what will never be visible. */
 	if (runs->dirty != NULL && listed.count > 0 && listed.count < ROWS_MAX)
 	{
-		RunBucket *kept;
-
 		if (runs->cache == NULL)
-			runs->cache = find_cache(RelationGetRelid(runs->heap));
+			runs->cache = find_cache(RelationGetRelid(runs->heap), true);
 		kept = &runs->cache->buckets[bucket];
 		if (n > FEW_KEYS || kept->asked)
 		{
+			uint8 low[KEY_BYTES];
+			uint8 high[KEY_BYTES];
+
 			refresh_bucket(runs, kept, n > FEW_KEYS);
 			runs->loaded_bucket = bucket;
 			runs->loaded_row = -1;
+			bucket_range(bucket, low, high);
+			key_leaves_note(&kept->leaves, runs->index, listed.first_leaf, low, high, before);
 		}
 		kept->asked = true;
 	}
@@ -491,20 +548,37 @@ row_has(KeyRuns *runs, RunRow *row, const uint8 *key)
 	return result;
 }
 
-/* Looks for a key in the rows that are listed. */
+/* Looks for a key in the rows that the index has: those kept of the bucket, or those listed. */
 static bool
-search_rows(KeyRuns *runs, const uint8 *key, KeyFound *found)
+search_rows(KeyRuns *runs, const RunBucket *bucket, const uint8 *key, KeyFound *found)
 {
-	for (int i = 0; i < listed.count; i++)
+	int count = bucket != NULL ? bucket->known : listed.count;
+
+	for (int i = 0; i < count; i++)
 	{
+		RunRow *row = bucket != NULL ? &bucket->rows[bucket->order[i]] : &listed.rows[i];
+
 		/* The leading half of the row's first key. */
-		if (memcmp(listed.rows[i].part, key, 8) > 0)
+		if (memcmp(row->part, key, 8) > 0)
 			break;
-		if (row_has(runs, &listed.rows[i], key) && fetch_row(runs, &listed.rows[i]) &&
-			search_page(runs, key, found))
+		if (row_has(runs, row, key) && fetch_row(runs, row) && search_page(runs, key, found))
 			return true;
 	}
 	return false;
+}
+
+/*
+ * Whether a row that is kept can still be there.  One that the index has no more may have been at
+ * the end of a table that VACUUM or CLUSTER made shorter; it does not get shorter while it is open.
+ */
+static bool
+within_file(KeyRuns *runs, const RunRow *row)
+{
+	BlockNumber block = ItemPointerGetBlockNumber(&row->tid);
+
+	if (block >= runs->blocks)
+		runs->blocks = RelationGetNumberOfBlocks(runs->heap);
+	return block < runs->blocks;
 }
 
 bool
@@ -517,10 +591,11 @@ key_runs_find(KeyRuns *runs, int bucket_number, const uint8 *key, KeyFound *foun
 	if (!runs->any)
 		return false;
 	if (runs->loaded_bucket != bucket_number)
-		return search_rows(runs, key, found);
+		return search_rows(runs, NULL, key, found);
 	bucket = &runs->cache->buckets[bucket_number];
 	if (!bucket->entries)
-		return key_filter_test(filter_block(bucket, key), key) && search_rows(runs, key, found);
+		return key_filter_test(filter_block(bucket, key), key) &&
+			   search_rows(runs, bucket, key, found);
 	mask = bucket->slots - 1;
 	for (uint32 slot = (uint32) hash & mask; bucket->kept.entry[slot] != 0;
 		 slot = (slot + 1) & mask)
@@ -533,7 +608,8 @@ key_runs_find(KeyRuns *runs, int bucket_number, const uint8 *key, KeyFound *foun
 		if (runs->loaded_row != row)
 		{
 			runs->loaded_row = -1;
-			runs->loaded_visible = fetch_row(runs, &bucket->rows[row]);
+			runs->loaded_visible =
+				within_file(runs, &bucket->rows[row]) && fetch_row(runs, &bucket->rows[row]);
 			runs->loaded_row = row;
 		}
 		if (runs->loaded_visible && search_page(runs, key, found))

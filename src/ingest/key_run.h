@@ -47,8 +47,9 @@ typedef struct KeyRuns
 {
 	int generation;
 	Relation heap;
-	bool any;		/* false: had no row when last asked */
-	Relation index; /* NULL until it is needed, as all below */
+	bool any;			/* false: had no row when last asked */
+	BlockNumber blocks; /* of the table, at least */
+	Relation index;		/* NULL until it is needed, as all below */
 	IndexScanDesc scan;
 	TupleTableSlot *slot;
 	RunCache *cache;

@@ -94,6 +94,10 @@ open_unpacked(KeySet *set, KeySetMember *member)
 								  writes ? RowExclusiveLock : AccessShareLock);
 	if (member->run_heap == NULL)
 		return false;
+	/* Without it a restore may not have brought its rows yet, however complete the other table is.
+	 */
+	if (!member->run_heap->rd_rel->relhasindex)
+		report_restore(RelationGetRelationName(member->run_heap));
 	member->runs = key_runs_open(member->run_heap, member->generation.generation,
 								 set->for_insert ? &set->dirty : NULL);
 	if (member->generation.state == KEY_STATE_HOT)

@@ -65,6 +65,20 @@ BEGIN
 	END IF;
 END
 $$;
+CREATE PROCEDURE move() LANGUAGE plpgsql AS $$
+DECLARE
+	name text := (SELECT inhrelid::regclass FROM pg_inherits WHERE inhparent = 'behavior._key_run'::regclass ORDER BY random() LIMIT 1);
+BEGIN
+	IF random() < 0.5 THEN
+		EXECUTE format('CLUSTER %s USING %s', name, (SELECT relname FROM pg_index JOIN pg_class c ON c.oid = indexrelid WHERE indrelid = name::regclass));
+	ELSE
+		EXECUTE format('REINDEX TABLE %s', name);
+	END IF;
+EXCEPTION WHEN OTHERS THEN
+	-- It may be gone, or a deadlock ends here.
+	NULL;
+END
+$$;
 -- Everything that must hold, as text; nothing when it does.
 CREATE FUNCTION wrong() RETURNS SETOF text LANGUAGE sql AS $$
 	SELECT format('key %s was accepted %s times', key, count(*)) FROM accepted GROUP BY key HAVING count(*) > 1
@@ -100,6 +114,9 @@ push @pgbench, '-f', "$folder/maintain.sql\@1";
 # What was rolled back is swept up, and others fill its place; truncating would wait for a lock, 5 s each time.
 append_to_file("$folder/vacuum.sql", "SET client_min_messages = error;\nVACUUM (TRUNCATE off) behavior._key, behavior._key_run;\n");
 push @pgbench, '-f', "$folder/vacuum.sql\@1";
+# Rows move, and the table and its index get other files: what senders keep of them is of the old ones.
+append_to_file("$folder/move.sql", "CALL move();\n");
+push @pgbench, '-f', "$folder/move.sql\@1";
 
 # From the first use on: nobody has sent anything yet.
 $node->command_ok([ @pgbench, '-t', 150 * $length, $node->connstr('postgres') ], 'random senders meet no error');
