@@ -491,7 +491,7 @@ key_runs_prepare(KeyRuns *runs, int bucket, int n)
 		kept->leaves.count = 0;
 	}
 
-	before = GetXLogInsertRecPtr();
+	before = runs->dirty != NULL ? GetXLogInsertRecPtr() : InvalidXLogRecPtr;
 	list_rows(runs, bucket);
 	/* Only a dirty snapshot tells what will never be visible. */
 	if (runs->dirty != NULL && listed.count > 0 && listed.count < ROWS_MAX)
