@@ -149,6 +149,7 @@ class Bench:
         self.place = place
         self.full = full
         self.smoke = smoke
+        self.only = None            # set: the curves of part growth to measure
         self.rounds = rounds or (1 if smoke else 3)
         self.bindir = place.bindir
         self.work = place.folder

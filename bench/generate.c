@@ -1,4 +1,4 @@
-/*
+/*-----
  * generate.c
  *		Writes events to measure with: the same arguments always give the same bytes.
  *
@@ -10,10 +10,11 @@
  *visitors seed			another seed, other events rate			events a second of occurred_at start
  *occurred_at of event number 0, in seconds since 1970 order		of the rows: by time, or random
  * duplicates	percent of the rows that repeat an earlier event of the file byte for byte, half of
- *them one of the last thousand; count - count * duplicates / 100 different events are left ids
- *random uuids (version 4), or such that begin with the time (version 7) format		csv			for
- *COPY (event_id, source, type, user_id, anonymous_id, occurred_at, properties) binary		the same
- *for COPY ... (FORMAT binary), event_id a uuid binary-text	the same, event_id a text
+ *				them one of the last thousand; count - count * duplicates / 100 different events are
+ *left ids			random uuids (version 4), or such that begin with the time (version 7) format
+ *csv			for COPY (event_id, source, type, user_id, anonymous_id, occurred_at, properties)
+ *				binary		the same for COPY ... (FORMAT binary), event_id a uuid
+ *				binary-text	the same, event_id a text
  *				ndjson		the same as a JSON object a line
  *				binary-json	those lines as one column of type text
  *
@@ -28,6 +29,7 @@
  *(source); of some the person logs in during the visit, and has a user_id from then on.  Pages and
  *items follow Zipf's law: the first of n has one in ln(n).  An event has 5 to 10 properties of
  *text, numbers, booleans and null, and about 190 bytes, of which about half are properties.
+ *-----
  */
 #include <inttypes.h>
 #include <math.h>

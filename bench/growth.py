@@ -324,6 +324,8 @@ def timing(explained):
 def run(bench):
     rows = []
     for dimension in DIMENSIONS:
+        if bench.only and dimension.name not in bench.only:
+            continue
         largest = bench.size(*dimension.sizes)[-1]
         if dimension.fill is not None and not bench.room(largest * BYTES_PER_EVENT, "growth: " + dimension.title):
             continue
