@@ -1,4 +1,4 @@
-/*-----
+/*
  * generate.c
  *		Writes events to measure with: the same arguments always give the same bytes.
  *
@@ -6,30 +6,32 @@
  *			 [--duplicates PERCENT] [--ids random|time] [--format FORMAT] > FILE
  *
  * count		rows to write
- * first		number of the first event; files of other ranges hold other events of the same
- *visitors seed			another seed, other events rate			events a second of occurred_at start
- *occurred_at of event number 0, in seconds since 1970 order		of the rows: by time, or random
- * duplicates	percent of the rows that repeat an earlier event of the file byte for byte, half of
- *				them one of the last thousand; count - count * duplicates / 100 different events are
- *left ids			random uuids (version 4), or such that begin with the time (version 7) format
- *csv			for COPY (event_id, source, type, user_id, anonymous_id, occurred_at, properties)
- *				binary		the same for COPY ... (FORMAT binary), event_id a uuid
- *				binary-text	the same, event_id a text
- *				ndjson		the same as a JSON object a line
- *				binary-json	those lines as one column of type text
+ * first		number of the first event; files of other ranges hold other events of the same visitors
+ * seed			another seed, other events
+ * rate			events a second of occurred_at
+ * start		occurred_at of event number 0, in seconds since 1970
+ * order		of the rows: by time, or random
+ * duplicates	percent of the rows that repeat an earlier event byte for byte, half of them one of
+ *				the last thousand; count - count * duplicates / 100 different events are left
+ * ids			random uuids (version 4), or such that begin with the time (version 7)
+ * format		csv: for COPY (event_id, source, type, user_id, anonymous_id, occurred_at, properties)
+ *				binary: the same for COPY ... (FORMAT binary), event_id a uuid
+ *				binary-text: the same, event_id a text
+ *				ndjson: the same as a JSON object a line
+ *				binary-json: those lines as one column of type text
  *
  * Every event is a function of seed and number, nothing is remembered from one to the next, so any
  * range can be made alone and a duplicate is just made again.  What they look like:
  *
  * A site that gets `rate` events a second has about rate * PAUSE visits going on at a time.  Each
- *of those has a slot.  In each round every slot gets one event, in an order that differs from round
- *to round, so that pauses inside of a visit are between nothing and twice PAUSE.  With each event
- *of a slot a new visit begins by a chance of one in VISIT, whence visits have VISIT events on
- *average and many have one.  A visit belongs to one of VISITORS devices, which uses one application
- *(source); of some the person logs in during the visit, and has a user_id from then on.  Pages and
- *items follow Zipf's law: the first of n has one in ln(n).  An event has 5 to 10 properties of
- *text, numbers, booleans and null, and about 190 bytes, of which about half are properties.
- *-----
+ * of those has a slot.  In each round every slot gets one event, in an order that differs from
+ * round to round, so that pauses inside of a visit are between nothing and twice PAUSE.  With each
+ * event of a slot a new visit begins by a chance of one in VISIT, whence visits have VISIT events
+ * on average and many have one.  A visit belongs to one of VISITORS devices, which uses one
+ * application (source); of some the person logs in during the visit, and has a user_id from then
+ * on.  Pages and items follow Zipf's law: the first of n has one in ln(n).  An event has 5 to 10
+ * properties of text, numbers, booleans and null, and about 190 bytes, of which about half are
+ * properties.
  */
 #include <inttypes.h>
 #include <math.h>
