@@ -17,8 +17,8 @@
 #include "core/compat.h"
 #include "fold/session.h"
 
-#define CHUNK_BYTES	 (64 * 1024 * 1024)
-#define CHUNK_EVENTS 250000
+#define CHUNK_BYTES	 (128 * 1024 * 1024)
+#define CHUNK_EVENTS 500000
 #define BLOCK_BYTES	 (1024 * 1024)
 #define CACHED_NAMES 256 /* a power of two */
 
