@@ -37,12 +37,14 @@ CREATE TABLE behavior._session (
 	PRIMARY KEY (session_id, started_at)
 ) WITH (fillfactor = 80);
 CREATE INDEX _session_visitor ON behavior._session (visitor_hash, started_at);
+CREATE INDEX _session_started ON behavior._session (started_at);	-- "sessions of the last hour"; grows at its end
 SELECT pg_catalog.pg_extension_config_dump('behavior._session', '');
 COMMENT ON TABLE behavior._session IS 'sessions as of the last tick, with what it takes to merge them';
 
 -- What a rebuild has made so far.  Not dumped: a restored rebuild starts anew.
 CREATE TABLE behavior._session_next (LIKE behavior._session, PRIMARY KEY (session_id, started_at)) WITH (fillfactor = 80);
 CREATE INDEX _session_next_visitor ON behavior._session_next (visitor_hash, started_at);
+CREATE INDEX _session_next_started ON behavior._session_next (started_at);
 COMMENT ON TABLE behavior._session_next IS 'sessions that are being rebuilt';
 
 -- Where ids that were absorbed or moved have gone: a journal, always pointing at the living id.
