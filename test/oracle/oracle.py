@@ -208,9 +208,12 @@ class Oracle:
                 level = rng.choice(["READ COMMITTED", "REPEATABLE READ"])
                 if not self.workers or rng.random() < 0.2:
                     self.server.run("CALL behavior.tick()")
-                got = self.server.psql(stdin=("""BEGIN ISOLATION LEVEL %s;
+                # At READ COMMITTED a query is planned before its snapshot is taken: a partition attached in between
+                # would be missing from the count of behavior.event, as of any partitioned table.
+                lock = "LOCK TABLE behavior.log IN SHARE UPDATE EXCLUSIVE MODE;" if level == "READ COMMITTED" else ""
+                got = self.server.psql(stdin=("""BEGIN ISOLATION LEVEL %s; %s
                     SELECT (SELECT sum(events) FROM o_total) - (SELECT count(*) FROM behavior.event);
-                    COMMIT;""" % level).encode()).strip()
+                    COMMIT;""" % (level, lock)).encode()).strip()
                 self.kills["looks"] += 1
                 if got not in ("0", ""):
                     self.problem("a live rollup is off by %s at %s" % (got, level))
