@@ -288,7 +288,7 @@ def one_side(bench, name, make, path, count, since):
 
 
 def run(bench):
-    count = bench.size(10_000, 1_000_000, 10_000_000)
+    count = bench.size(10_000, 500_000, 10_000_000)
     start = (int(time.time()) // 86400 - 2 - count // 579 // 86400) * 86400
     path = bench.events(count, start=start)
     since = time.strftime("%Y-%m-%d %H:%M:00", time.gmtime(start + count // 579 - 900))

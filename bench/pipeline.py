@@ -182,17 +182,19 @@ ONE = [[EVERY, MOVE, FOLD]]
 TWO = [[EVERY / 4, MOVE], [EVERY, FOLD]]
 SIDES = {
     "behavior": run_behavior,
-    "hand-written, one procedure": lambda *arguments: run_hand(*arguments, ONE),
     "hand-written, two procedures at a time": lambda *arguments: run_hand(*arguments, TWO),
 }
-# For comparison only: one round.
+# For comparison only: one round each.
+ONE_PROCEDURE = "hand-written, one procedure"
 LOGGED = "the same, with a stage that survives a crash"
 
 
 def whole(bench, files, count):
     """Every side in turn, each in a database of its own."""
     sides = {side: lambda _, run=run: run(bench, files, count) for side, run in SIDES.items()}
-    results = alternate({LOGGED: lambda _: run_hand(bench, files, count, TWO, "LOGGED")}, 1, bench)
+    once = {ONE_PROCEDURE: lambda _: run_hand(bench, files, count, ONE),
+            LOGGED: lambda _: run_hand(bench, files, count, TWO, "LOGGED")}
+    results = alternate(once, 1, bench)
     results = dict(alternate(sides, bench.rounds, bench), **results)
     return [dict(flat(row), measure="whole", side=side, events=count) for side, row in results.items()]
 

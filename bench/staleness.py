@@ -294,7 +294,7 @@ def run(bench):
     collector, samples, dashboards = Collector(bench), Samples(bench), Dashboards(bench, queries)
     samples.start()
     try:
-        seconds = bench.size(3, 40, 300)
+        seconds = bench.size(3, 30, 300)
         rows = []
         for rate in STEADY:
             rows += phase(bench, collector, samples, dashboards, "%s events/s" % text(rate), [(rate, seconds)])
