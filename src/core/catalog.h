@@ -66,4 +66,7 @@ extern Oid behavior_extension_oid(void);
 /* The role that owns the extension: what our own SQL runs as. */
 extern Oid behavior_owner(void);
 
+/* Who owns a relation, InvalidOid when there is no such relation. */
+extern Oid relation_owner(Oid relid);
+
 #endif

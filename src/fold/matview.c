@@ -34,7 +34,6 @@
 #include "utils/guc.h"
 #include "utils/lsyscache.h"
 #include "utils/rel.h"
-#include "utils/syscache.h"
 #include "utils/timestamp.h"
 
 #include "core/catalog.h"
@@ -234,20 +233,6 @@ can_refresh_concurrently(Oid matview)
 	return usable;
 }
 
-static Oid
-relation_owner(Oid relid)
-{
-	HeapTuple tuple = SearchSysCache1(RELOID, ObjectIdGetDatum(relid));
-	Oid owner;
-
-	if (!HeapTupleIsValid(tuple))
-		ereport(ERROR, (errcode(ERRCODE_UNDEFINED_TABLE),
-						errmsg("relation with OID %u does not exist", relid)));
-	owner = ((Form_pg_class) GETSTRUCT(tuple))->relowner;
-	ReleaseSysCache(tuple);
-	return owner;
-}
-
 /* For the rest of what secure_begin() began. */
 static void
 set_lock_timeout(const char *value)
@@ -270,6 +255,9 @@ matview_refresh_run(Oid matview)
 	if (!behavior_lock_conditional(matview, LOCK_REFRESH, ExclusiveLock))
 		return false;
 	owner = relation_owner(matview);
+	if (!OidIsValid(owner))
+		ereport(ERROR, (errcode(ERRCODE_UNDEFINED_TABLE),
+						errmsg("relation with OID %u does not exist", matview)));
 	concurrently = can_refresh_concurrently(matview);
 	command = psprintf("REFRESH MATERIALIZED VIEW %s%s", concurrently ? "CONCURRENTLY " : "",
 					   quote_qualified_identifier(get_namespace_name(get_rel_namespace(matview)),

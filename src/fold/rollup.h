@@ -139,9 +139,7 @@ extern RollupRow *rollup_row_by_name(const char *name, Snapshot snapshot);
 extern RollupRow *rollup_row_by_definition(Oid definition, Snapshot snapshot);
 extern RollupRow *rollup_row_by_relation(Oid relation, Snapshot snapshot);
 extern List *rollup_rows(Snapshot snapshot);
-extern int64 rollup_progress(const char *name, Snapshot snapshot);
 extern bool rollup_lock(const char *name, bool projection_too);
-extern Oid rollup_row_owner(const RollupRow *row);
 extern char *rollup_qualified(Oid relid);
 extern RollupPlan *
 rollup_plan(Oid definition, Oid storage); /* call as the owner, with SPI connected */

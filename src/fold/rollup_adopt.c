@@ -24,7 +24,6 @@
 #include "utils/memutils.h"
 #include "utils/rel.h"
 #include "utils/snapmgr.h"
-#include "utils/syscache.h"
 
 #include "core/catalog.h"
 #include "core/spi.h"
@@ -133,20 +132,6 @@ views_calling(const char *function, const char *known)
 	return views;
 }
 
-static Oid
-owner_of(Oid relid)
-{
-	HeapTuple tuple = SearchSysCache1(RELOID, ObjectIdGetDatum(relid));
-	Oid owner = InvalidOid;
-
-	if (HeapTupleIsValid(tuple))
-	{
-		owner = ((Form_pg_class) GETSTRUCT(tuple))->relowner;
-		ReleaseSysCache(tuple);
-	}
-	return owner;
-}
-
 /* Reads the token, or makes one. */
 static void
 settle_token(RollupRow *row, Oid owner)
@@ -182,7 +167,7 @@ adopt_view(Oid view)
 {
 	RollupRow row = {0};
 	CallSearch call;
-	Oid owner = owner_of(view);
+	Oid owner = relation_owner(view);
 	SecureContext secure;
 	ListCell *lc;
 	int64 tick;
@@ -199,9 +184,10 @@ adopt_view(Oid view)
 			call.storage == row.storage)
 			row.folded = lfirst_oid(lc);
 	}
-	if (!OidIsValid(row.folded) || owner_of(row.folded) != owner ||
-		owner_of(row.definition) != owner || owner_of(row.storage) != owner ||
-		owner_of(row.token_table) != owner || get_rel_relkind(row.definition) != RELKIND_VIEW ||
+	if (!OidIsValid(row.folded) || relation_owner(row.folded) != owner ||
+		relation_owner(row.definition) != owner || relation_owner(row.storage) != owner ||
+		relation_owner(row.token_table) != owner ||
+		get_rel_relkind(row.definition) != RELKIND_VIEW ||
 		pg_class_aclcheck(behavior_relid(REL_EVENT), owner, ACL_SELECT) != ACLCHECK_OK)
 		return;
 	foreach (lc, rollup_rows(GetLatestSnapshot()))
@@ -247,8 +233,8 @@ parts_of(const RollupRow *row, Oid *relids)
 static void
 follow_owner(const RollupRow *row)
 {
-	Oid owner = owner_of(row->relation);
-	Oid old_owner = owner_of(row->storage);
+	Oid owner = relation_owner(row->relation);
+	Oid old_owner = relation_owner(row->storage);
 	Oid relids[PARTS];
 
 	if (!OidIsValid(owner) || !OidIsValid(old_owner) || owner == old_owner)
@@ -256,7 +242,7 @@ follow_owner(const RollupRow *row)
 	parts_of(row, relids);
 	for (int i = 0; i < PARTS; i++)
 	{
-		Oid part_owner = OidIsValid(relids[i]) ? owner_of(relids[i]) : InvalidOid;
+		Oid part_owner = OidIsValid(relids[i]) ? relation_owner(relids[i]) : InvalidOid;
 
 		if (OidIsValid(part_owner) && part_owner != old_owner)
 			return;
@@ -293,7 +279,7 @@ bury(const RollupRow *row)
 
 		if (name == NULL)
 			continue;
-		secure_begin(&secure, owner_of(relids[i]));
+		secure_begin(&secure, relation_owner(relids[i]));
 		rollup_ddl(psprintf("DROP %s %s",
 							get_rel_relkind(relids[i]) == RELKIND_VIEW ? "VIEW" : "TABLE", name));
 		secure_end(&secure);
@@ -379,7 +365,7 @@ rollup_adopt(void)
 		RollupRow *row = lfirst(lc);
 
 		if (get_rel_relkind(row->relation) != RELKIND_VIEW ||
-			owner_of(row->relation) != owner_of(row->storage))
+			relation_owner(row->relation) != relation_owner(row->storage))
 			guarded(InvalidOid, row);
 	}
 	foreach (lc, views_calling("behavior._tail(regclass,regclass,uuid)", "relation"))
@@ -396,7 +382,7 @@ Oid
 rollup_owner(const char *name)
 {
 	RollupRow *row = rollup_row_by_name(name, GetLatestSnapshot());
-	Oid owner = row != NULL ? rollup_row_owner(row) : InvalidOid;
+	Oid owner = row != NULL ? relation_owner(row->relation) : InvalidOid;
 
 	if (row == NULL && strcmp(name, "activity") == 0)
 		return behavior_owner();

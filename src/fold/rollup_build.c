@@ -157,7 +157,7 @@ start_build(RollupRow *row, bool rebuild)
 		SecureContext secure;
 		RollupShape *shape = rollup_shape(rollup_definition_query(row->definition));
 
-		secure_begin(&secure, rollup_row_owner(row));
+		secure_begin(&secure, relation_owner(row->relation));
 		row->next_storage = rollup_make_storage(shape, get_rel_namespace(row->relation),
 												get_rel_name(row->relation));
 		secure_end(&secure);
@@ -381,7 +381,7 @@ build_step(const char *name)
 	if (!over)
 		return true; /* another process has just come to the end: now with the projection's row */
 
-	if (row->built && catch_up_step(row, &walk, rollup_progress(name, GetLatestSnapshot())))
+	if (row->built && catch_up_step(row, &walk, projection_progress(name, GetLatestSnapshot())))
 	{
 		write_walk(name, &walk);
 		return true;

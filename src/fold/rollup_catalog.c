@@ -142,13 +142,6 @@ rollup_row_by_relation(Oid relation, Snapshot snapshot)
 	return NULL;
 }
 
-/* The tick that a projection is folded up to, as the snapshot sees it; -1 when it sees none. */
-int64
-rollup_progress(const char *name, Snapshot snapshot)
-{
-	return projection_progress(name, snapshot);
-}
-
 /* Runs a statement of ours as the extension's owner; text that depends on the rollup. */
 void
 rollup_run(const char *sql)
@@ -194,20 +187,6 @@ rollup_lock(const char *name, bool projection_too)
 	SPI_finish();
 	secure_end(&secure);
 	return found;
-}
-
-/* Who owns a rollup: the owner of its live view.  InvalidOid when that is gone. */
-Oid
-rollup_row_owner(const RollupRow *row)
-{
-	HeapTuple tuple = SearchSysCache1(RELOID, ObjectIdGetDatum(row->relation));
-	Oid owner;
-
-	if (!HeapTupleIsValid(tuple))
-		return InvalidOid;
-	owner = ((Form_pg_class) GETSTRUCT(tuple))->relowner;
-	ReleaseSysCache(tuple);
-	return owner;
 }
 
 /* "schema.name", quoted; NULL when the relation is gone. */

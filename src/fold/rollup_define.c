@@ -187,7 +187,7 @@ name_is_taken(const char *name)
 		rollup_forget(name);
 		return false;
 	}
-	return row != NULL || rollup_progress(name, GetLatestSnapshot()) >= 0;
+	return row != NULL || projection_progress(name, GetLatestSnapshot()) >= 0;
 }
 
 /* The projection's name: the relation's, or with its schema where that is taken. */

@@ -493,7 +493,7 @@ rollup_good_events(Oid owner, Oid definition, Oid storage, Tuplestorestate *even
 Oid
 rollup_reading_owner(const RollupRow *row)
 {
-	Oid owner = rollup_row_owner(row);
+	Oid owner = relation_owner(row->relation);
 
 	if (!OidIsValid(owner))
 		ereport(ERROR, (errcode(ERRCODE_UNDEFINED_TABLE),

@@ -24,7 +24,7 @@ void
 rollup_as_owner(const RollupRow *row, const char *sql)
 {
 	SecureContext secure;
-	Oid owner = rollup_row_owner(row);
+	Oid owner = relation_owner(row->relation);
 
 	if (!OidIsValid(owner))
 		ereport(ERROR, (errcode(ERRCODE_UNDEFINED_TABLE),
@@ -204,7 +204,7 @@ rollup_swap_views(RollupRow *row)
 		Oid folded_namespace = get_rel_namespace(row->folded);
 		SecureContext secure;
 
-		secure_begin(&secure, rollup_row_owner(row));
+		secure_begin(&secure, relation_owner(row->relation));
 		rollup_ddl(psprintf("DROP VIEW %s, %s", relation, folded));
 		rollup_ddl(psprintf("CREATE VIEW %s AS %s", relation, live_sql));
 		rollup_ddl(psprintf("CREATE VIEW %s AS %s", folded, folded_sql));

@@ -29,6 +29,7 @@
 
 #include "core/catalog.h"
 #include "core/spi.h"
+#include "fold/projection.h"
 #include "fold/rollup.h"
 #include "fold/tick.h"
 #include "log/log_reader.h"
@@ -310,7 +311,8 @@ behavior__tail(PG_FUNCTION_ARGS)
 		check_token(row, !PG_ARGISNULL(2), PG_ARGISNULL(2) ? NULL : PG_GETARG_UUID_P(2), unborn);
 	rollup_check_complete(definition, storage, row);
 
-	batches = tick_batches(snapshot, unborn ? 0 : rollup_progress(row->name, snapshot), TICK_ALL);
+	batches =
+		tick_batches(snapshot, unborn ? 0 : projection_progress(row->name, snapshot), TICK_ALL);
 	if (batches->nruns > 0)
 	{
 		Relation log = table_open(behavior_relid(REL_LOG), AccessShareLock);

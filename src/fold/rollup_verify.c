@@ -22,6 +22,7 @@
 
 #include "core/catalog.h"
 #include "core/spi.h"
+#include "fold/projection.h"
 #include "fold/rollup.h"
 #include "fold/tick.h"
 
@@ -261,13 +262,13 @@ behavior__verify_rollup(PG_FUNCTION_ARGS)
 	if (row == NULL)
 		ereport(ERROR,
 				(errcode(ERRCODE_UNDEFINED_OBJECT), errmsg("rollup \"%s\" does not exist", name)));
-	if (!row->built || !OidIsValid(rollup_row_owner(row)))
+	if (!row->built || !OidIsValid(relation_owner(row->relation)))
 		return (Datum) 0; /* nothing to compare yet */
 
-	later = tick_batches(snapshot, rollup_progress(name, snapshot), TICK_ALL);
+	later = tick_batches(snapshot, projection_progress(name, snapshot), TICK_ALL);
 	aside = read_aside(name, desc);
 
-	secure_begin(&secure, rollup_row_owner(row));
+	secure_begin(&secure, relation_owner(row->relation));
 	SPI_connect();
 	plan = rollup_plan(row->definition, row->storage);
 	if (plan->shape->bucket_key > 0)

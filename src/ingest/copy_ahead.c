@@ -14,7 +14,6 @@
 #include "catalog/pg_trigger.h"
 #include "commands/progress.h"
 #include "miscadmin.h"
-#include "tcop/utility.h"
 #include "utils/backend_progress.h"
 #include "utils/backend_status.h"
 #include "utils/memutils.h"
@@ -22,6 +21,7 @@
 
 #include "core/compat.h"
 #include "core/guc.h"
+#include "core/utility.h"
 #include "ingest/copy_ahead.h"
 #include "ingest/frame_internal.h"
 
@@ -155,19 +155,6 @@ copy_ahead(Frame *frame, Relation view, CopyTakeLine take)
 }
 
 static void
-run_utility(PlannedStmt *pstmt, const char *query, bool read_only_tree,
-			ProcessUtilityContext context, ParamListInfo params, QueryEnvironment *environment,
-			DestReceiver *dest, QueryCompletion *completion)
-{
-	if (previous_utility_hook)
-		previous_utility_hook(pstmt, query, read_only_tree, context, params, environment, dest,
-							  completion);
-	else
-		standard_ProcessUtility(pstmt, query, read_only_tree, context, params, environment, dest,
-								completion);
-}
-
-static void
 process_utility(PlannedStmt *pstmt, const char *query, bool read_only_tree,
 				ProcessUtilityContext context, ParamListInfo params, QueryEnvironment *environment,
 				DestReceiver *dest, QueryCompletion *completion)
@@ -176,7 +163,8 @@ process_utility(PlannedStmt *pstmt, const char *query, bool read_only_tree,
 
 	if (!IsA(pstmt->utilityStmt, CopyStmt) || !((CopyStmt *) pstmt->utilityStmt)->is_from)
 	{
-		run_utility(pstmt, query, read_only_tree, context, params, environment, dest, completion);
+		utility_go_on(previous_utility_hook, pstmt, query, read_only_tree, context, params,
+					  environment, dest, completion);
 		return;
 	}
 
@@ -184,7 +172,8 @@ process_utility(PlannedStmt *pstmt, const char *query, bool read_only_tree,
 	innermost = &running;
 	PG_TRY();
 	{
-		run_utility(pstmt, query, read_only_tree, context, params, environment, dest, completion);
+		utility_go_on(previous_utility_hook, pstmt, query, read_only_tree, context, params,
+					  environment, dest, completion);
 	}
 	PG_FINALLY();
 	{

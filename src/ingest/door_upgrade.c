@@ -16,10 +16,10 @@
 #include "executor/spi.h"
 #include "miscadmin.h"
 #include "nodes/parsenodes.h"
-#include "tcop/utility.h"
 #include "utils/inval.h"
 #include "utils/lsyscache.h"
 
+#include "core/utility.h"
 #include "ingest/door.h"
 
 static ProcessUtility_hook_type previous_utility_hook = NULL;
@@ -72,12 +72,9 @@ process_utility(PlannedStmt *pstmt, const char *query, bool read_only_tree,
 
 	if (OidIsValid(door))
 		fire_always(door, trigger);
-	else if (previous_utility_hook)
-		previous_utility_hook(pstmt, query, read_only_tree, context, params, environment, dest,
-							  completion);
 	else
-		standard_ProcessUtility(pstmt, query, read_only_tree, context, params, environment, dest,
-								completion);
+		utility_go_on(previous_utility_hook, pstmt, query, read_only_tree, context, params,
+					  environment, dest, completion);
 }
 
 void

@@ -3,7 +3,7 @@
  *		Takes one event into a frame: defaults, checks, a packed copy.
  *
  * An event that passes lies in the frame's arena as its row of behavior.log (frame_row.c).  One
- *that does not pass becomes a dead letter at once (frame_refuse.c).
+ * that does not pass becomes a dead letter at once (frame_refuse.c).
  */
 #include "postgres.h"
 

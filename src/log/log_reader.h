@@ -4,10 +4,10 @@
  *
  * A batch row says where its events went: a list of extents, each a partition
  * (by the start of its range, which outlives dump and restore), a first and last block and a number
- *of rows.  Extents of many batches are joined, each block is read once, and rows are kept when
- *their batch_id is in the set.  An extent is a hint: when the rows found are not as many as the
- *batches say, the batches concerned are read through BRIN, and when that does not bring them all,
- *by a scan of every partition.
+ * of rows.  Extents of many batches are joined, each block is read once, and rows are kept when
+ * their batch_id is in the set.  An extent is a hint: when the rows found are not as many as the
+ * batches say, the batches concerned are read through BRIN, and when that does not bring them all,
+ * by a scan of every partition.
  */
 #ifndef BEHAVIOR_LOG_READER_H
 #define BEHAVIOR_LOG_READER_H

@@ -20,13 +20,13 @@
 #include "commands/defrem.h"
 #include "miscadmin.h"
 #include "nodes/parsenodes.h"
-#include "tcop/utility.h"
 #include "utils/acl.h"
 #include "utils/lsyscache.h"
 #include "utils/syscache.h"
 
 #include "core/catalog.h"
 #include "core/compat.h"
+#include "core/utility.h"
 #include "worker/shared.h"
 #include "worker/worker.h"
 
@@ -191,12 +191,8 @@ process_utility(PlannedStmt *pstmt, const char *query, bool read_only_tree,
 	else if (tag == T_TruncateStmt)
 		refuse_truncate((TruncateStmt *) statement);
 
-	if (previous_utility_hook)
-		previous_utility_hook(pstmt, query, read_only_tree, context, params, environment, dest,
-							  completion);
-	else
-		standard_ProcessUtility(pstmt, query, read_only_tree, context, params, environment, dest,
-								completion);
+	utility_go_on(previous_utility_hook, pstmt, query, read_only_tree, context, params, environment,
+				  dest, completion);
 
 	if (ours)
 		after_utility(tag);

@@ -3,9 +3,9 @@
  *		The maintenance worker: refreshes, builds, and the chores of keys, batches and partitions.
  *
  * It is started by the database's worker when there is work, does one job after the other, and
- *leaves when there has been nothing to do for a while.  Jobs come from three queues in turn, so
- *that none starves another: refreshes that are due, steps of builds, chores.  A build and the
- *packing of keys go on in steps of about a second each in a transaction of its own, so with one
+ * leaves when there has been nothing to do for a while.  Jobs come from three queues in turn, so
+ * that none starves another: refreshes that are due, steps of builds, chores.  A build and the
+ * packing of keys go on in steps of about a second each in a transaction of its own, so with one
  * worker the others run in between.
  *
  * Two of them, or one and CALL behavior.tick(), never do the same job: each takes a lock of ours

@@ -8,8 +8,8 @@
  *
  * Without shared_preload_libraries this is all that ever runs, so it also does what
  * maintenance workers would.  Upkeep and refreshes that fail are warnings.  In a transaction block
- *the storage is left alone but for partitions: that may take long, and a test that rolls back has
- *no use for it.
+ * the storage is left alone but for partitions: that may take long, and a test that rolls back has
+ * no use for it.
  */
 #include "postgres.h"
 
