@@ -28,6 +28,7 @@ SQL_MODULES = \
 	src/fold/rollup.sql \
 	src/fold/matview.sql \
 	src/fold/verify.sql \
+	src/route/subscription.sql \
 	src/worker/worker.sql
 
 DATA_built = behavior--$(EXTVERSION).sql
@@ -40,6 +41,8 @@ override with_llvm := no
 PG_CPPFLAGS = -I$(CURDIR)/src -DBEHAVIOR_VERSION='"$(EXTVERSION)"'
 PG_CFLAGS = -Wall -Wextra -Wno-unused-parameter -Wno-sign-compare -Wno-missing-field-initializers \
 	-Wno-clobbered
+
+SHLIB_LINK += -lpcre2-8
 
 PG_CONFIG ?= pg_config
 

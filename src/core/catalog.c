@@ -56,6 +56,16 @@ static const char *const rel_names[BEHAVIOR_REL_COUNT] = {
 	[REL_SESSION_ALIAS_MERGED_INTO] = "session_alias_merged_into",
 	[REL_ROLLUP] = "_rollup",
 	[REL_REFRESH] = "_refresh",
+	[REL_SUBSCRIPTION] = "_subscription",
+	[REL_SUBSCRIPTION_PROGRESS] = "_subscription_progress",
+	[REL_SUBSCRIPTION_PROGRESS_PKEY] = "_subscription_progress_pkey",
+	[REL_ROUTE_PROGRESS] = "_route_progress",
+	[REL_ROUTE_PROGRESS_PKEY] = "_route_progress_pkey",
+	[REL_DELIVERY_CHUNK] = "_delivery_chunk",
+	[REL_DELIVERY_CHUNK_PKEY] = "_delivery_chunk_pkey",
+	[REL_DELIVERY_ID_SEQ] = "_delivery_id_seq",
+	[REL_DELIVERY] = "_delivery",
+	[REL_DELIVERY_PKEY] = "_delivery_pkey",
 };
 
 static Oid schema_oid = InvalidOid;

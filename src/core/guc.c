@@ -32,6 +32,9 @@ int behavior_tick_events = 5000;
 int behavior_idempotency_window = -1;
 int behavior_batch_retention = 7 * 24 * 3600;
 int behavior_maintenance_workers = 1;
+int behavior_delivery_workers = 4;
+int behavior_handler_timeout = 30 * 1000;
+int behavior_max_hops = 16;
 int behavior_key_generation_size = 1024 * 1024;
 int behavior_key_run_size = 64;
 
@@ -170,6 +173,21 @@ define_settings(void)
 		"behavior.maintenance_workers",
 		"Most workers a database has for refresh, backfill, packing and partitions.", NULL,
 		&behavior_maintenance_workers, 1, 0, 64, PGC_SIGHUP, 0, NULL, NULL, NULL);
+
+	DefineCustomIntVariable("behavior.delivery_workers",
+							"Most workers a database has for handlers of subscriptions.",
+							"0 leaves delivery to CALL behavior.tick().",
+							&behavior_delivery_workers, 4, 0, 64, PGC_SIGHUP, 0, NULL, NULL, NULL);
+	DefineCustomIntVariable("behavior.handler_timeout",
+							"Longest time that one call of a handler may take.",
+							"A longer one is cancelled and counts as failed. 0 means no limit.",
+							&behavior_handler_timeout, 30 * 1000, 0, INT_MAX, PGC_SIGHUP,
+							GUC_UNIT_MS, NULL, NULL, NULL);
+	DefineCustomIntVariable(
+		"behavior.max_hops",
+		"Through how many handlers one after another an event may come to be sent.",
+		"One more makes it a dead letter: a handler that sends what it is called for must end.",
+		&behavior_max_hops, 16, 0, 1000, PGC_SIGHUP, 0, NULL, NULL, NULL);
 
 	/* For tests: users have no reason to change it. */
 	DefineCustomIntVariable("behavior.key_generation_size",

@@ -43,6 +43,9 @@ extern int behavior_tick_events;
 extern int behavior_idempotency_window; /* seconds; -1: for ever */
 extern int behavior_batch_retention;	/* seconds; -1: for ever */
 extern int behavior_maintenance_workers;
+extern int behavior_delivery_workers;
+extern int behavior_handler_timeout; /* ms, 0: none */
+extern int behavior_max_hops;
 
 /* Developers. */
 extern int behavior_key_generation_size;

@@ -10,7 +10,8 @@
  * for use on a standby, where object locks this strong are refused.
  *
  * On behavior._key: 0..63 key buckets, 64 generation switch, 65 first use, 66 maintenance of
- * generations.  On behavior.tick: 0 the tick lock.
+ * generations.  On behavior.tick: 0 the tick lock.  On behavior._subscription: 0 the router, 1 and
+ * above delivery of a subscription, by its id.
  */
 #ifndef BEHAVIOR_LOCK_H
 #define BEHAVIOR_LOCK_H

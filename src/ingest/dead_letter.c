@@ -240,7 +240,7 @@ behavior__dead_letter(PG_FUNCTION_ARGS)
 			texts[i] = text_to_cstring(PG_GETARG_TEXT_PP(i));
 	}
 	if (texts[0] == NULL || PG_ARGISNULL(1) || PG_GETARG_INT32(1) <= REASON_NONE ||
-		PG_GETARG_INT32(1) > REASON_EVALUATION_ERROR)
+		PG_GETARG_INT32(1) >= REASON_COUNT)
 		ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 						errmsg("a dead letter has a stage and a reason")));
 	letter.stage = texts[0];

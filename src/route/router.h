@@ -1,0 +1,27 @@
+/*
+ * router.h
+ *		Routing: matches the events of new ticks against all subscriptions at once.
+ *
+ * Under the router's lock (0 on behavior._subscription).  Progress is behavior._route_progress,
+ * the tick up to which events have been routed, replaced by each step.
+ */
+#ifndef BEHAVIOR_ROUTER_H
+#define BEHAVIOR_ROUTER_H
+
+#include "route/subscription.h"
+
+/*
+ * Routes everything up to "tick", in steps.  own_transactions and wait: as projection_fold_all()
+ * (fold/projection.h).  Returns true when some subscription got events.  A subscription that
+ * nobody has routed for joins here.  Writes nothing when there are no subscriptions.
+ */
+extern bool route_all(int64 tick, bool own_transactions, bool wait);
+
+/*
+ * One step of replaying a subscription that has a start_at: queues events of ticks up to
+ * joined_tick that occurred from progress->replay_at on.  Under the subscription's lock.  False:
+ * all are queued, *progress says so.
+ */
+extern bool replay_step(const Subscription *subscription, SubscriptionProgress *progress);
+
+#endif

@@ -1,0 +1,100 @@
+/*
+ * subscription.h
+ *		Subscriptions: who gets which events, and how far each has come.
+ *
+ * The way of an event to its consumers:
+ *
+ *	router (router.h)		after each tick, in the database's worker or tick(): matches the tick's
+ *events against all subscriptions at once and appends references to those that match to their
+ *queues (queue.h); NOTIFY for those that got some
+ *	queue (queue.h)			behavior._delivery_chunk: references in the order of ticks, many a row
+ *	delivery (delivery.h)	a step takes the next of one queue, calls the handler, and moves the
+ *							subscription's progress, in one transaction; or receive() does so for a
+ *consumer
+ *	behavior._delivery		one row for each event that needs a state of its own: held until it is
+ *							its turn (ordered), to be tried again, or received and not yet
+ *acknowledged
+ *
+ * The lock of a subscription, its number on behavior._subscription, is held by whoever delivers
+ * or changes it, until his transaction ends, unless he found nothing to do.  Under
+ * it, progress is read with the latest snapshot.
+ */
+#ifndef BEHAVIOR_SUBSCRIPTION_H
+#define BEHAVIOR_SUBSCRIPTION_H
+
+#include "datatype/timestamp.h"
+#include "nodes/pg_list.h"
+#include "storage/itemptr.h"
+#include "utils/jsonb.h"
+#include "utils/snapshot.h"
+
+typedef struct Subscription
+{
+	int64 id;
+	char *name;
+	Oid owner; /* may be gone */
+	Jsonb *pattern;
+	char *handler;		 /* NULL: consumers call receive() */
+	bool takes_delivery; /* the handler's argument is behavior.delivery[], else behavior.event[] */
+	int batch_size;
+	int64 batch_window; /* us */
+	bool ordered;
+	int64 reorder_window; /* us */
+	int max_attempts;
+	int64 max_age; /* us, since the first attempt */
+	bool has_start_at;
+	TimestampTz start_at; /* events that occurred before are not delivered */
+	bool reserved_worker;
+	bool paused;
+	int64
+		joined_tick; /* events of later ticks are routed, those up to it replayed; -1: not yet known */
+} Subscription;
+
+/* How far a subscription has come: one row, replaced by each step (subscription_progress.c). */
+typedef struct SubscriptionProgress
+{
+	int64 step;			   /* 0: there is no row yet */
+	ItemPointerData tid;   /* of the row */
+	bool replaying;		   /* events up to joined_tick are being replayed */
+	TimestampTz replay_at; /* those that occurred before this have been queued */
+	int64
+		position; /* the next delivery_id, where it is in the first row of the queue: those below are consumed */
+	int poison;	  /* so many events from there on are known to hold one that fails; 0: none */
+	int failures; /* single events that failed in a row, without one that succeeded */
+	TimestampTz resume_at; /* the queue rests until then; 0: it does not */
+	TimestampTz watermark; /* ordered: all up to this have been delivered */
+	int64 consumed;		   /* events taken from the queue */
+	int64 delivered;
+	int64 failed; /* attempts that failed, of single events */
+	int64 dead_letters;
+	int64 late;
+	TimestampTz failing_since; /* 0: it is not failing */
+	char *last_error;		   /* NULL: none */
+} SubscriptionProgress;
+
+/* Catalog (subscription_catalog.c); results are in the current context, NULL when there is none. */
+extern Subscription *subscription_find(const char *name, Snapshot snapshot);
+extern Subscription *subscription_get(int64 id, Snapshot snapshot);
+extern List *subscription_list(Snapshot snapshot); /* all, by id */
+
+/* As subscription_find(), raising 42704 when there is none and 42501 unless the caller may act for
+ * its owner. */
+extern Subscription *subscription_of_caller(const char *name, Snapshot snapshot);
+
+/* Is there a subscription at all?  Cheap. */
+extern bool subscription_any(void);
+
+/* The subscription's lock; without wait false when somebody has it. */
+extern bool subscription_lock(int64 id, bool wait);
+extern void subscription_unlock(int64 id);
+
+/*
+ * Progress.  The reader has the subscription's lock and passes the latest snapshot; a subscription
+ * that has no row yet has zeroes.  The move writes what *progress says as a new row, deletes the
+ * old one, and fills
+ * step and tid.
+ */
+extern void subscription_progress_read(int64 id, Snapshot snapshot, SubscriptionProgress *progress);
+extern void subscription_progress_move(int64 id, SubscriptionProgress *progress);
+
+#endif
