@@ -110,7 +110,7 @@ def run_case(bench, name, change, sides, count, rounds):
 def run(bench):
     rows = []
     for name, change in CASES:
-        if bench.smoke and "ids" in change:
+        if (bench.smoke and "ids" in change) or (bench.only and name not in bench.only):
             continue
         base = name == "base"
         sides = list(SIDES) if base else ["key", "event", "inbox"]

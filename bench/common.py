@@ -150,7 +150,7 @@ class Bench:
         self.full = full
         self.smoke = smoke
         self.deadline = None        # set: when part growth should not go on to a larger size
-        self.only = None            # set: the curves of part growth to measure
+        self.only = None            # set: the curves of growth, or cases of bulk, to measure
         self.rounds = rounds or (1 if smoke else 3)
         self.bindir = place.bindir
         self.work = place.folder

@@ -74,11 +74,11 @@ def load(folder, name):
 
 
 def merge(folder, part, entry, full, only=None):
-    """Replaces a part's results; with "only" the rows of these dimensions, and the others stay."""
+    """Replaces a part's results; with "only" the rows of these curves or cases, and the others stay."""
     name = SIZES[bool(full)][0]
     results = load(folder, name)
     if only:
-        entry["rows"] = [row for row in rows_of(results, part) if row["dimension"] not in only] + entry["rows"]
+        entry["rows"] = [row for row in rows_of(results, part) if row.get("dimension", row.get("case")) not in only] + entry["rows"]
     results["parts"][part] = entry
     replace(folder, name, json.dumps(results, indent=1, ensure_ascii=False) + "\n")
 
