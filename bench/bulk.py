@@ -115,8 +115,8 @@ def run(bench):
         base = name == "base"
         sides = list(SIDES) if base else ["key", "event", "inbox"]
         count = bench.size(2000, 1_000_000 if base else 300_000 * change.get("connections", 1), 10_000_000)
-        # The base case is what budgets are about; a run of ten millions takes minutes, and differs little from the next.
-        rounds = bench.rounds if base else 1 if bench.full else min(2, bench.rounds)
+        # The base case is what budgets are about.
+        rounds = bench.rounds if base else 1
         rows += run_case(bench, name, change, sides, count, rounds)
     return rows
 

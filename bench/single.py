@@ -42,19 +42,20 @@ def run(bench):
     rows = []
     seconds = bench.size(1, 2, 10)
     for commit in ("on", "off"):
+        bench.database("plain", PLAIN)
+        bench.behavior("event")
+        for side in SCRIPTS if not bench.smoke else ():     # caches, catalogs, the first pages
+            insert(bench, side, 2, commit, 1)
         for clients in bench.size((2,), CLIENTS):
-            bench.database("plain", PLAIN)
-            bench.behavior("event")
-            empty = {side: size_of(bench, side) for side in SCRIPTS}
+            empty = {side: (size_of(bench, side), int(bench.value(side, COUNT[side]))) for side in SCRIPTS}
             bench.checkpoint()
-            for side in SCRIPTS if not bench.smoke else ():     # caches, catalogs, the first pages
-                insert(bench, side, clients, commit, 1)
             results = alternate({side: lambda _, side=side: insert(bench, side, clients, commit, seconds)
                                  for side in SCRIPTS}, bench.rounds)
             for side, figures in results.items():
                 plain = results["plain"]
                 # Of all rounds: files grow in steps.
-                disk = (size_of(bench, side) - empty[side]) / int(bench.value(side, COUNT[side]))
+                size, count = empty[side]
+                disk = (size_of(bench, side) - size) / (int(bench.value(side, COUNT[side])) - count)
                 rows.append(dict(synchronous_commit=commit, side=side, **figures, clients=clients, disk_bytes_per_row=disk,
                                  ratio=figures["tps"] / plain["tps"],
                                  ratio_cpu=ratio(plain["cpu_us_per_row"], figures["cpu_us_per_row"]),
