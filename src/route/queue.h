@@ -38,7 +38,10 @@ typedef struct QueueEntry
 {
 	int64 delivery_id;
 	EventRef ref;
-	HeapTuple row; /* of behavior.log; filled by queue_fetch(), NULL: the event is gone */
+	HeapTuple row;		   /* of behavior.log; filled by queue_fetch(), NULL: the event is gone */
+	bool live;			   /* which part of the queue; this and what follows is the queue's own */
+	bool last;			   /* of its row */
+	ItemPointerData chunk; /* the row of behavior._delivery_chunk */
 } QueueEntry;
 
 extern EventRef
@@ -53,13 +56,18 @@ extern int64 event_ref_batch(const EventRef *ref);
 extern void
 queue_append(int64 subscription_id, bool live, int64 tick_id, const EventRef *refs, int n);
 
-/* The next entries from progress->position on, at most max; how many there were.  Under the
- * subscription's lock. */
+/*
+ * The next entries from progress->position on, at most max; how many there were.  Under the
+ * subscription's lock.  While progress->replaying only what the replay has queued: when there is
+ * less than the caller wants he calls replay_step() (router.h) and looks again.
+ */
 extern int queue_peek(const Subscription *subscription, const SubscriptionProgress *progress,
 					  Snapshot snapshot, QueueEntry *entries, int max);
 
-/* Passes over the first n of the entries just peeked: moves progress (in memory) and deletes the
- * rows that are done. */
+/*
+ * Passes over the first n of the entries just peeked: moves live, position and consumed of progress
+ * (in memory) and deletes the rows that are done.  In the transaction of the peek.
+ */
 extern void queue_pass(const Subscription *subscription, SubscriptionProgress *progress,
 					   const QueueEntry *entries, int n);
 
@@ -68,7 +76,7 @@ extern void queue_pass(const Subscription *subscription, SubscriptionProgress *p
 extern int64 queue_waiting(const Subscription *subscription, const SubscriptionProgress *progress,
 						   Snapshot snapshot, int64 limit, TimestampTz *oldest);
 
-/* Fetches the events, in the current context. */
+/* Fetches the events, in the current context, without pointers to toast. */
 extern void queue_fetch(QueueEntry *entries, int n, Snapshot snapshot);
 
 #endif

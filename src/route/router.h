@@ -19,8 +19,10 @@ extern bool route_all(int64 tick, bool own_transactions, bool wait);
 
 /*
  * One step of replaying a subscription that has a start_at: queues events of ticks up to
- * joined_tick that occurred from progress->replay_at on.  Under the subscription's lock.  False:
- * all are queued, *progress says so.
+ * joined_tick that occurred from progress->replay_at on, some 10,000, or none when few match.
+ * Call it when progress->replaying, the subscription has joined, and its queue runs short; under
+ * the subscription's lock.  It moves *progress in memory: the caller writes it, found something or
+ * not. False: all are queued, *progress says so.
  */
 extern bool replay_step(const Subscription *subscription, SubscriptionProgress *progress);
 

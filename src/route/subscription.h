@@ -28,6 +28,8 @@
 #include "utils/jsonb.h"
 #include "utils/snapshot.h"
 
+#include "log/batch_set.h"
+
 typedef struct Subscription
 {
 	int64 id;
@@ -46,21 +48,30 @@ typedef struct Subscription
 	TimestampTz start_at; /* events that occurred before are not delivered */
 	bool reserved_worker;
 	bool paused;
-	int64
-		joined_tick; /* events of later ticks are routed, those up to it replayed; -1: not yet known */
+	int64 joined_tick;	/* events of later ticks are routed, those up to it replayed; -1: the router
+						   has not seen it */
+	int64 created_tick; /* the last one when it was created */
+	BatchSet *skip_batches; /* not routed, since they came before it; NULL: none */
 } Subscription;
 
-/* How far a subscription has come: one row, replaced by each step (subscription_progress.c). */
+/*
+ * How far a subscription has come: one row, made with the subscription and replaced by each step
+ * (subscription_progress.c).
+ *
+ * Always consumed = delivered + dead_letters + the subscription's rows in behavior._delivery, so
+ * that matched = delivered + dead_letters + waiting: who takes a dead letter back into
+ * behavior._delivery subtracts it from dead_letters.
+ */
 typedef struct SubscriptionProgress
 {
-	int64 step;			   /* 0: there is no row yet */
+	int64 step;			   /* 0: there is no row */
 	ItemPointerData tid;   /* of the row */
 	bool replaying;		   /* events up to joined_tick are being replayed */
 	TimestampTz replay_at; /* those that occurred before this have been queued */
-	int64
-		position; /* the next delivery_id, where it is in the first row of the queue: those below are consumed */
-	int poison;	  /* so many events from there on are known to hold one that fails; 0: none */
-	int failures; /* single events that failed in a row, without one that succeeded */
+	bool live;		/* position is in the live part of the queue, and that of the replay over */
+	int64 position; /* the next delivery_id of that part: those below are consumed */
+	int poison;		/* so many events from there on are known to hold one that fails; 0: none */
+	int failures;	/* single events that failed in a row, without one that succeeded */
 	TimestampTz resume_at; /* the queue rests until then; 0: it does not */
 	TimestampTz watermark; /* ordered: all up to this have been delivered */
 	int64 consumed;		   /* events taken from the queue */
@@ -88,10 +99,12 @@ extern bool subscription_any(void);
 extern bool subscription_lock(int64 id, bool wait);
 extern void subscription_unlock(int64 id);
 
+/* May this role (a subscription's owner) be shown events?  Else delivery fails with 42501. */
+extern bool subscription_may_read(Oid role);
+
 /*
- * Progress.  The reader has the subscription's lock and passes the latest snapshot; a subscription
- * that has no row yet has zeroes.  The move writes what *progress says as a new row, deletes the
- * old one, and fills
+ * Progress.  The reader has the subscription's lock and passes the latest snapshot.  The move
+ * writes what *progress says as a new row, deletes the old one, and fills
  * step and tid.
  */
 extern void subscription_progress_read(int64 id, Snapshot snapshot, SubscriptionProgress *progress);

@@ -1,7 +1,7 @@
 -- Subscriptions: which events go to whom.
 CREATE TABLE behavior._subscription (
 	subscription_id	bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
-	name			text NOT NULL UNIQUE,
+	name			text COLLATE "C" NOT NULL UNIQUE,
 	owner			regrole NOT NULL,
 	pattern			jsonb NOT NULL,
 	handler			text,				-- schema-qualified and quoted; NULL: consumers call receive()
@@ -15,20 +15,31 @@ CREATE TABLE behavior._subscription (
 	start_at		timestamptz,		-- events that occurred before are not delivered
 	reserved_worker	boolean NOT NULL DEFAULT false,
 	paused			boolean NOT NULL DEFAULT false,
-	joined_tick		bigint,				-- events of later ticks are routed, those up to it replayed; NULL: the router has not seen it
+	created_tick	bigint NOT NULL,	-- the last one when it was created; what came before is not routed,
+	skip_batches	bigint[],			-- nor what had been sent by then without being in a tick: runs (first, last, ...); NULL: none, or start_at
 	created_at		timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp()
 );
 SELECT pg_catalog.pg_extension_config_dump('behavior._subscription', '');
 SELECT pg_catalog.pg_extension_config_dump('behavior._subscription_subscription_id_seq', '');
 COMMENT ON TABLE behavior._subscription IS 'definitions of subscriptions';
 
--- How far each has come: one row a subscription, never updated.  Each step inserts its own and deletes the one before it;
--- see route/subscription_progress.c.
+-- Written by the router when it routes for a subscription for the first time.  A table of its own, so that the
+-- router waits for nobody who is changing the subscription.
+CREATE TABLE behavior._subscription_join (
+	subscription_id	bigint PRIMARY KEY,
+	joined_tick		bigint NOT NULL		-- events of later ticks are routed, those up to it replayed
+);
+SELECT pg_catalog.pg_extension_config_dump('behavior._subscription_join', '');
+COMMENT ON TABLE behavior._subscription_join IS 'since when each subscription is routed for';
+
+-- How far each has come: one row a subscription, made with it and never updated.  Each step inserts its own and deletes
+-- the one before it; see route/subscription_progress.c.  consumed = delivered + dead_letters + its rows in behavior._delivery.
 CREATE TABLE behavior._subscription_progress (
 	subscription_id	bigint NOT NULL,
 	step			bigint NOT NULL,
 	replaying		boolean NOT NULL,
 	replay_at		timestamptz,
+	live			boolean NOT NULL,
 	position		bigint NOT NULL,
 	poison			int NOT NULL,
 	failures		int NOT NULL,
@@ -95,8 +106,8 @@ CREATE INDEX _delivery_order ON behavior._delivery (subscription_id, occurred_at
 CREATE INDEX _delivery_actor ON behavior._delivery (subscription_id, actor, source);
 SELECT pg_catalog.pg_extension_config_dump('behavior._delivery', '');
 COMMENT ON TABLE behavior._delivery IS 'events that are held, to be tried again, or received and not acknowledged';
-REVOKE ALL ON behavior._subscription, behavior._subscription_progress, behavior._route_progress, behavior._delivery_chunk,
-	behavior._delivery FROM PUBLIC;
+REVOKE ALL ON behavior._subscription, behavior._subscription_join, behavior._subscription_progress, behavior._route_progress,
+	behavior._delivery_chunk, behavior._delivery FROM PUBLIC;
 REVOKE ALL ON SEQUENCE behavior._delivery_id_seq FROM PUBLIC;
 
 CREATE TYPE behavior.delivery AS (
