@@ -70,6 +70,9 @@ static const char *const rel_names[BEHAVIOR_REL_COUNT] = {
 	[REL_DELIVERY_ID_SEQ] = "_delivery_id_seq",
 	[REL_DELIVERY] = "_delivery",
 	[REL_DELIVERY_PKEY] = "_delivery_pkey",
+	[REL_DELIVERY_DUE] = "_delivery_due",
+	[REL_DELIVERY_ORDER] = "_delivery_order",
+	[REL_DELIVERY_ACTOR] = "_delivery_actor",
 };
 
 static Oid schema_oid = InvalidOid;

@@ -64,7 +64,10 @@ typedef enum BehaviorRel
 	REL_DELIVERY_CHUNK_PKEY, /* index */
 	REL_DELIVERY_ID_SEQ,
 	REL_DELIVERY,
-	REL_DELIVERY_PKEY, /* index */
+	REL_DELIVERY_PKEY,	/* index */
+	REL_DELIVERY_DUE,	/* index */
+	REL_DELIVERY_ORDER, /* index */
+	REL_DELIVERY_ACTOR, /* index */
 	BEHAVIOR_REL_COUNT
 } BehaviorRel;
 

@@ -51,12 +51,15 @@
 	index_beginscan(heap, index, snapshot, nkeys, norderbys)
 #endif
 
-/* Ownership checks by kind of object became one function in 16. */
+/* Checks of ownership and privileges by kind of object became one function each in 16. */
 #if PG_VERSION_NUM >= 160000
 #define database_ownercheck(oid, role) object_ownercheck(DatabaseRelationId, (oid), (role))
+#define function_aclcheck(oid, role)                                                               \
+	object_aclcheck(ProcedureRelationId, (oid), (role), ACL_EXECUTE)
 #define relation_ownercheck(oid, role) object_ownercheck(RelationRelationId, (oid), (role))
 #else
 #define database_ownercheck(oid, role) pg_database_ownercheck((oid), (role))
+#define function_aclcheck(oid, role)   pg_proc_aclcheck((oid), (role), ACL_EXECUTE)
 #define relation_ownercheck(oid, role) pg_class_ownercheck((oid), (role))
 #endif
 

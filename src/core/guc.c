@@ -37,6 +37,7 @@ int behavior_handler_timeout = 30 * 1000;
 int behavior_max_hops = 16;
 int behavior_key_generation_size = 1024 * 1024;
 int behavior_key_run_size = 64;
+int behavior_retry_delay = 1000;
 
 static const struct config_enum_entry on_invalid_options[] = {
 	{"dead_letter", ON_INVALID_DEAD_LETTER, false},
@@ -199,6 +200,13 @@ define_settings(void)
 							"Fewest new keys in a bucket that are written as a run.", NULL,
 							&behavior_key_run_size, 64, 1, INT_MAX, PGC_SUSET,
 							GUC_NO_SHOW_ALL | GUC_NOT_IN_SAMPLE, NULL, NULL, NULL);
+
+	DefineCustomIntVariable(
+		"behavior.retry_delay",
+		"Time from the first failure of an event's delivery to the second attempt.",
+		"Doubled with each failure, up to 300 times as much.", &behavior_retry_delay, 1000, 0,
+		3600 * 1000, PGC_SUSET, GUC_UNIT_MS | GUC_NO_SHOW_ALL | GUC_NOT_IN_SAMPLE, NULL, NULL,
+		NULL);
 
 	MarkGUCPrefixReserved("behavior");
 }

@@ -50,6 +50,7 @@ extern int behavior_max_hops;
 /* Developers. */
 extern int behavior_key_generation_size;
 extern int behavior_key_run_size;
+extern int behavior_retry_delay; /* ms */
 
 /* Defines every setting and reserves the prefix.  Called once, by _PG_init. */
 extern void define_settings(void);

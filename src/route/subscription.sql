@@ -89,7 +89,7 @@ CREATE TABLE behavior._delivery (
 	delivery_id			bigint PRIMARY KEY,
 	subscription_id		bigint NOT NULL,
 	state				"char" NOT NULL CHECK (state IN ('h', 'r', 'f')),	-- held until it is its turn; to be tried at due_at; in flight: received, given out again at due_at
-	due_at				timestamptz NOT NULL,
+	due_at				timestamptz NOT NULL,	-- held: occurred_at; infinity: behind an earlier one of its actor
 	attempts			int NOT NULL,		-- so far
 	late				boolean NOT NULL,
 	first_attempt_at	timestamptz,
@@ -102,8 +102,10 @@ CREATE TABLE behavior._delivery (
 	actor				text COLLATE "C"
 ) WITH (fillfactor = 80);
 CREATE INDEX _delivery_due ON behavior._delivery (subscription_id, state, due_at);
-CREATE INDEX _delivery_order ON behavior._delivery (subscription_id, occurred_at, sequence NULLS FIRST, event_id);
-CREATE INDEX _delivery_actor ON behavior._delivery (subscription_id, actor, source);
+CREATE INDEX _delivery_order ON behavior._delivery
+	(subscription_id, state, occurred_at, sequence NULLS FIRST, event_id, source);
+CREATE INDEX _delivery_actor ON behavior._delivery
+	(subscription_id, actor, source, state, occurred_at, sequence NULLS FIRST, event_id);
 SELECT pg_catalog.pg_extension_config_dump('behavior._delivery', '');
 COMMENT ON TABLE behavior._delivery IS 'events that are held, to be tried again, or received and not acknowledged';
 REVOKE ALL ON behavior._subscription, behavior._subscription_join, behavior._subscription_progress, behavior._route_progress,
