@@ -28,6 +28,7 @@ SQL_MODULES = \
 	src/fold/rollup.sql \
 	src/fold/matview.sql \
 	src/fold/verify.sql \
+	src/route/redrive.sql \
 	src/route/subscription.sql \
 	src/worker/worker.sql
 

@@ -16,6 +16,7 @@
 #ifndef BEHAVIOR_JSON_H
 #define BEHAVIOR_JSON_H
 
+#include "lib/stringinfo.h"
 #include "utils/jsonb.h"
 
 #include "core/errors.h"
@@ -86,5 +87,15 @@ extern Jsonb *json_to_jsonb(const JsonNode *node);
 
 /* An object of these members; of repeated keys the last one wins.  NULL as above. */
 extern Jsonb *json_members_to_jsonb(JsonNode *const *members, int count);
+
+/* A jsonb as a tree, and the text that the tree points into. */
+extern JsonNode *json_of_jsonb(Jsonb *jsonb, const char **text);
+
+/*
+ * Appends the text of "target" with a merge patch (RFC 7396) applied.  Both were parsed without an
+ * error from their texts; the patch has no repeated keys.  target NULL: there is nothing yet.
+ */
+extern void json_merge_patch(StringInfo out, const char *text, const JsonNode *target,
+							 const char *patch_text, const JsonNode *patch);
 
 #endif

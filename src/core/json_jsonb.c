@@ -340,3 +340,17 @@ json_members_to_jsonb(JsonNode *const *members, int count)
 	write_members(&w, copy, count);
 	return end_jsonb(&w);
 }
+
+JsonNode *
+json_of_jsonb(Jsonb *jsonb, const char **text)
+{
+	size_t offset = 0;
+	JsonError error;
+	JsonNode *node;
+
+	*text = JsonbToCString(NULL, &jsonb->root, VARSIZE(jsonb));
+	node = json_parse(*text, strlen(*text), &offset, &error);
+	if (node == NULL)
+		elog(ERROR, "jsonb shows as text that is not JSON: %s", error.message);
+	return node;
+}

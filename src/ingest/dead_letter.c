@@ -41,7 +41,11 @@ enum
 	DEAD_LETTER_PROJECTION,
 	DEAD_LETTER_ATTEMPTS,
 	DEAD_LETTER_REDRIVEN_AT,
-	DEAD_LETTER_NATTS = DEAD_LETTER_REDRIVEN_AT
+	DEAD_LETTER_PREVIOUS,
+	DEAD_LETTER_RECEIVED_AT,
+	DEAD_LETTER_SENT_WITH,
+	DEAD_LETTER_PAYLOAD_INTACT,
+	DEAD_LETTER_NATTS = DEAD_LETTER_PAYLOAD_INTACT
 };
 
 PG_FUNCTION_INFO_V1(behavior__dead_letter);
@@ -151,6 +155,13 @@ set_detail(Datum *values, bool *isnull, const DeadLetter *letter, Notes *notes)
 			 notes);
 }
 
+static void
+set_jsonb(Datum *values, bool *isnull, int column, Jsonb *jsonb)
+{
+	values[column - 1] = PointerGetDatum(jsonb);
+	isnull[column - 1] = jsonb == NULL;
+}
+
 /* Inserts the row and its index entries; users may have added indexes of any kind. */
 static void
 insert_row(Relation rel, Datum *values, bool *isnull)
@@ -184,6 +195,8 @@ dead_letter_insert(const DeadLetter *letter)
 	Datum *values;
 	bool *isnull;
 	Notes notes = {0};
+	Notes payload_notes = {0};
+	TimestampTz now = GetCurrentTimestamp();
 	size_t kept;
 	int64 id;
 	int natts = RelationGetDescr(rel)->natts;
@@ -200,12 +213,17 @@ dead_letter_insert(const DeadLetter *letter)
 		values[DEAD_LETTER_BATCH_ID - 1] = Int64GetDatum(letter->batch_id);
 	else
 		isnull[DEAD_LETTER_BATCH_ID - 1] = true;
-	values[DEAD_LETTER_FAILED_AT - 1] = TimestampTzGetDatum(GetCurrentTimestamp());
+	values[DEAD_LETTER_FAILED_AT - 1] = TimestampTzGetDatum(now);
 	values[DEAD_LETTER_STAGE - 1] = CStringGetTextDatum(letter->stage);
 	values[DEAD_LETTER_REASON - 1] = CStringGetTextDatum(reason_name(letter->reason));
-	isnull[DEAD_LETTER_ERRORS - 1] = true;
-	values[DEAD_LETTER_ATTEMPTS - 1] = Int32GetDatum(1);
+	set_jsonb(values, isnull, DEAD_LETTER_ERRORS, letter->errors);
+	values[DEAD_LETTER_ATTEMPTS - 1] = Int32GetDatum(Max(letter->attempts, 1));
 	isnull[DEAD_LETTER_REDRIVEN_AT - 1] = true;
+	values[DEAD_LETTER_PREVIOUS - 1] = Int64GetDatum(letter->previous);
+	isnull[DEAD_LETTER_PREVIOUS - 1] = letter->previous == 0;
+	values[DEAD_LETTER_RECEIVED_AT - 1] =
+		TimestampTzGetDatum(letter->received_at != 0 ? letter->received_at : now);
+	set_jsonb(values, isnull, DEAD_LETTER_SENT_WITH, letter->sent_with);
 
 	set_field(values, isnull, DEAD_LETTER_SOURCE, letter->source, &notes);
 	set_field(values, isnull, DEAD_LETTER_TYPE, letter->type, &notes);
@@ -217,7 +235,10 @@ dead_letter_insert(const DeadLetter *letter)
 			   ? cut_at_character(letter->payload, letter->payload_length, DEAD_LETTER_MAX_PAYLOAD)
 			   : 0;
 	notes.payload_cut = letter->payload != NULL && kept < letter->payload_length;
-	set_text(values, isnull, DEAD_LETTER_PAYLOAD, letter->payload, kept, &notes);
+	set_text(values, isnull, DEAD_LETTER_PAYLOAD, letter->payload, kept, &payload_notes);
+	values[DEAD_LETTER_PAYLOAD_INTACT - 1] =
+		BoolGetDatum(!notes.payload_cut && !payload_notes.escaped && !letter->payload_abridged);
+	notes.escaped |= payload_notes.escaped;
 	set_detail(values, isnull, letter, &notes);
 
 	insert_row(rel, values, isnull);

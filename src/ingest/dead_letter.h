@@ -5,6 +5,9 @@
 #ifndef BEHAVIOR_DEAD_LETTER_H
 #define BEHAVIOR_DEAD_LETTER_H
 
+#include "datatype/timestamp.h"
+#include "utils/jsonb.h"
+
 #include "core/errors.h"
 
 #define DEAD_LETTER_MAX_PAYLOAD (1024 * 1024) /* bytes kept of a payload */
@@ -20,7 +23,13 @@ typedef struct DeadLetter
 	const char *event_id;
 	const char *payload; /* cut at DEAD_LETTER_MAX_PAYLOAD, detail then says so */
 	size_t payload_length;
+	bool payload_abridged; /* already before it came here */
 	const char *projection;
+	Jsonb *errors;	  /* each thing that is wrong, where there is a list of them */
+	Jsonb *sent_with; /* what came with the payload and is not in it, for behavior.redrive() */
+	int attempts;	  /* so far, this one included; 0: this is the first */
+	int64 previous;	  /* the dead letter that it was sent again from; 0: none */
+	TimestampTz received_at; /* when the event came first; 0: now */
 } DeadLetter;
 
 /*

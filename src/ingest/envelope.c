@@ -8,9 +8,12 @@
  */
 #include "postgres.h"
 
+#include "lib/stringinfo.h"
+#include "utils/json.h"
 #include "utils/memutils.h"
 
 #include "core/guc.h"
+#include "core/json.h"
 #include "ingest/envelope.h"
 #include "ingest/envelope_map.h"
 
@@ -19,7 +22,14 @@ typedef struct Unpacking
 	Frame *frame;
 	const char *text;
 	const Event *defaults;
+	TextField sent_with; /* what comes with the events that are not wrapped */
+	const EventOrigin *origin;
 } Unpacking;
+
+/* Keys of dead_letter.sent_with, besides that of the default source. */
+#define SENT_WITH_DEFAULTS "defaults"
+#define SENT_WITH_CONTEXT  "context"
+#define SENT_WITH_ENTRY	   "entry"
 
 static inline bool
 text_lacks(const TextField *field)
@@ -87,7 +97,8 @@ make_jsonb(Mapping *m)
 
 /* Adds one value that should be an event. */
 static void
-add_one(const Unpacking *u, const JsonNode *node, EnvelopeForm form, const Wrapper *wrapper)
+add_one(const Unpacking *u, const JsonNode *node, EnvelopeForm form, const Wrapper *wrapper,
+		TextField sent_with)
 {
 	Mapping m;
 
@@ -95,6 +106,8 @@ add_one(const Unpacking *u, const JsonNode *node, EnvelopeForm form, const Wrapp
 	m.nconsumed = 0;
 	m.event.payload.data = u->text + node->start;
 	m.event.payload.length = node->end - node->start;
+	m.event.sent_with = sent_with;
+	m.event.origin = u->origin;
 
 	if (m.event.payload.length > behavior_max_event_size)
 		mapping_refuse(&m, REASON_TOO_LARGE,
@@ -117,6 +130,72 @@ add_one(const Unpacking *u, const JsonNode *node, EnvelopeForm form, const Wrapp
 		frame_add_invalid(u->frame, m.reason, m.detail, &m.event);
 	else
 		frame_add_event(u->frame, &m.event, NULL, NULL);
+}
+
+/* Appends what stands in an object of ours before one more member. */
+static void
+begin_member(StringInfo json, const TextField *object, const char *key)
+{
+	if (json->len == 0)
+	{
+		/* all but the closing brace */
+		if (object->length > 0)
+			appendBinaryStringInfo(json, object->data, object->length - 1);
+		else
+			appendStringInfoChar(json, '{');
+	}
+	if (json->len > 1)
+		appendStringInfoChar(json, ',');
+	appendStringInfo(json, "\"%s\":", key);
+}
+
+TextField
+envelope_sent_with_defaults(const char *defaults, size_t length)
+{
+	TextField none = {NULL, 0};
+	StringInfoData json;
+
+	initStringInfo(&json);
+	begin_member(&json, &none, SENT_WITH_DEFAULTS);
+	appendBinaryStringInfo(&json, defaults, length);
+	appendStringInfoChar(&json, '}');
+	return (TextField){json.data, json.len};
+}
+
+/*
+ * What dead letters keep of a wrapper, as text: few of its events become one, and making jsonb
+ * would cost as much as an event.
+ */
+static TextField
+sent_with_wrapper(const Unpacking *u, const Wrapper *wrapper, EnvelopeForm form)
+{
+	StringInfoData json;
+
+	/* What is wrong around the events is not what they are to have when they are sent again. */
+	if ((wrapper->context.count == 0 || wrapper->flaw != NULL) && form != FORM_ENTRIES)
+		return u->sent_with;
+	initStringInfo(&json);
+	if (wrapper->flaw == NULL)
+	{
+		begin_member(&json, &u->sent_with, SENT_WITH_CONTEXT);
+		for (int i = 0; i < wrapper->context.count; i++)
+		{
+			const JsonNode *member = wrapper->context.members[i];
+
+			appendStringInfoChar(&json, i == 0 ? '{' : ',');
+			escape_json(&json, pnstrdup(member->key, member->key_length));
+			appendStringInfoChar(&json, ':');
+			appendBinaryStringInfo(&json, u->text + member->start, member->end - member->start);
+		}
+		appendStringInfoString(&json, wrapper->context.count == 0 ? "{}" : "}");
+	}
+	if (form == FORM_ENTRIES)
+	{
+		begin_member(&json, &u->sent_with, SENT_WITH_ENTRY);
+		appendStringInfoString(&json, "true");
+	}
+	appendStringInfoChar(&json, '}');
+	return (TextField){json.data, json.len};
 }
 
 /* Collects what a wrapper has besides its array of events. */
@@ -153,8 +232,10 @@ add_wrapped(const Unpacking *u, const JsonNode *object, EnvelopeForm form)
 	MemoryContext event_context;
 	MemoryContext old;
 	Wrapper wrapper;
+	TextField sent_with;
 
 	read_wrapper(&wrapper, object, array);
+	sent_with = sent_with_wrapper(u, &wrapper, form);
 	event_context =
 		AllocSetContextCreate(CurrentMemoryContext, "behavior event", ALLOCSET_DEFAULT_SIZES);
 	old = MemoryContextSwitchTo(event_context);
@@ -164,7 +245,7 @@ add_wrapped(const Unpacking *u, const JsonNode *object, EnvelopeForm form)
 
 		if (form == FORM_BATCH)
 			child_form = child->kind == JSON_OBJECT ? envelope_form(child) : FORM_NATIVE;
-		add_one(u, child, child_form, &wrapper);
+		add_one(u, child, child_form, &wrapper, sent_with);
 		MemoryContextReset(event_context);
 	}
 	MemoryContextSwitchTo(old);
@@ -180,16 +261,18 @@ add_value(const Unpacking *u, const JsonNode *node)
 	if (form == FORM_BATCH || form == FORM_ENTRIES)
 		add_wrapped(u, node, form);
 	else
-		add_one(u, node, form, NULL);
+		add_one(u, node, form, NULL, u->sent_with);
 }
 
 void
 envelope_add(Frame *frame, const JsonNode *node, const char *text, size_t length,
 			 const Event *defaults)
 {
-	Unpacking u = {frame, text, defaults};
+	Unpacking u = {frame, text, defaults, {NULL, 0}, NULL};
 
 	Assert(node->end <= length);
+	if (defaults != NULL)
+		u.sent_with = defaults->sent_with;
 	if (node->flaw != NULL && node->flaw->reason == REASON_TOO_LARGE)
 	{
 		/* Not all of it is there: it is refused as a whole, however many it holds. */
@@ -197,6 +280,7 @@ envelope_add(Frame *frame, const JsonNode *node, const char *text, size_t length
 
 		event.payload.data = text + node->start;
 		event.payload.length = node->end - node->start;
+		event.sent_with = u.sent_with;
 		if (defaults != NULL)
 			apply_defaults(&event, defaults);
 		frame_add_invalid(frame, node->flaw->reason, node->flaw->message, &event);
@@ -217,6 +301,34 @@ envelope_add(Frame *frame, const JsonNode *node, const char *text, size_t length
 	}
 	else
 		add_value(&u, node);
+}
+
+void
+envelope_add_again(Frame *frame, const JsonNode *node, const char *text, const JsonNode *with,
+				   TextField sent_with, const EventOrigin *origin)
+{
+	Unpacking u = {frame, text, NULL, sent_with, origin};
+	EnvelopeForm form = node->kind == JSON_OBJECT ? envelope_form(node) : FORM_NATIVE;
+	Event defaults = {0};
+	Wrapper wrapper = {{0}};
+	const JsonNode *context = NULL;
+
+	if (with != NULL)
+	{
+		const JsonNode *member = json_member(with, SENT_WITH_DEFAULTS);
+
+		if (member != NULL)
+		{
+			envelope_defaults(member, &defaults);
+			u.defaults = &defaults;
+		}
+		if (json_member(with, SENT_WITH_ENTRY) != NULL)
+			form = FORM_ENTRY;
+		context = json_member(with, SENT_WITH_CONTEXT);
+		if (context != NULL)
+			member_list_add_all(&wrapper.context, context);
+	}
+	add_one(&u, node, form, context != NULL ? &wrapper : NULL, sent_with);
 }
 
 static int64

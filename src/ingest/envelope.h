@@ -19,6 +19,17 @@
 extern void envelope_add(Frame *frame, const JsonNode *node, const char *text, size_t length,
 						 const Event *defaults);
 
+/*
+ * Adds one event that was refused before, with what came with it then (dead_letter.sent_with: its
+ * text, and the tree, NULL for none).  It stays one event: nothing in it is unpacked.
+ */
+extern void
+envelope_add_again(Frame *frame, const JsonNode *node, const char *text, const JsonNode *with,
+				   TextField sent_with, const EventOrigin *origin);
+
+/* What dead letters keep of the defaults of behavior.ingest(), given as the text of an object. */
+extern TextField envelope_sent_with_defaults(const char *defaults, size_t length);
+
 /* How many events (and values that are none) envelope_add() would add. */
 extern int64 envelope_count(const JsonNode *node);
 

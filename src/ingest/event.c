@@ -71,6 +71,9 @@ event_from_values(const Datum *values, const bool *isnull, Event *event)
 	event->context = isnull[EVENT_CONTEXT - 1] ? NULL : DatumGetJsonbP(values[EVENT_CONTEXT - 1]);
 	event->payload.data = NULL;
 	event->payload.length = 0;
+	event->sent_with.data = NULL;
+	event->sent_with.length = 0;
+	event->origin = NULL;
 }
 
 /* Completes the row for RETURNING: as stored, or as given with what the server added. */

@@ -158,6 +158,21 @@ frame_push(bool keep_receipts)
 }
 
 Frame *
+frame_push_again(void)
+{
+	Frame *frame = frame_push(true);
+
+	frame->again = true;
+	return frame;
+}
+
+void
+frame_flush_now(Frame *frame)
+{
+	frame_flush(frame);
+}
+
+Frame *
 frame_push_query(MemoryContext query, BehaviorRel door)
 {
 	Assert(query != NULL && frame_of_query(query, door) == NULL);
@@ -257,7 +272,8 @@ frame_finish(Frame *frame)
 		MemoryContext old = MemoryContextSwitchTo(frame_scratch(frame));
 
 		write_batch(frame);
-		report_refused(frame);
+		if (!frame->again)
+			report_refused(frame);
 		MemoryContextSwitchTo(old);
 	}
 	last_batch_set(frame->batch_id);
@@ -269,6 +285,18 @@ frame_finish(Frame *frame)
 	unlink_frame(frame);
 	if (!keep)
 		MemoryContextDelete(frame->context);
+}
+
+const char *
+event_status_name(EventStatus status)
+{
+	static const char *const names[] = {[EVENT_PENDING] = "pending",
+										[EVENT_ACCEPTED] = "accepted",
+										[EVENT_DUPLICATE] = "duplicate",
+										[EVENT_CONFLICT] = "conflict",
+										[EVENT_DEAD_LETTER] = "dead_letter"};
+
+	return names[status];
 }
 
 Receipt *

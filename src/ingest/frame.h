@@ -34,6 +34,15 @@ typedef struct TextField
 	int length;
 } TextField;
 
+/* What an event that is sent again comes from. */
+typedef struct EventOrigin
+{
+	int64 dead_letter_id;
+	int attempts;			 /* so far */
+	TimestampTz received_at; /* when it came first */
+	TextField source;		 /* the default source then; NULL: the one of now */
+} EventOrigin;
+
 /* One event as its sender gave it; checks and defaults are frame_add_event()'s. */
 typedef struct Event
 {
@@ -46,9 +55,11 @@ typedef struct Event
 	bool has_sequence;
 	TimestampTz occurred_at;
 	int64 sequence;
-	Jsonb *properties; /* NULL: not given */
-	Jsonb *context;	   /* NULL: not given */
-	TextField payload; /* as it came, for a dead letter; NULL: made from the fields */
+	Jsonb *properties;	 /* NULL: not given */
+	Jsonb *context;		 /* NULL: not given */
+	TextField payload;	 /* as it came, for a dead letter; NULL: made from the fields */
+	TextField sent_with; /* a JSON object of what came and is not in the payload; mostly NULL */
+	const EventOrigin *origin; /* stays until the frame is flushed; NULL: sent for the first time */
 } Event;
 
 typedef enum EventStatus
@@ -59,6 +70,9 @@ typedef enum EventStatus
 	EVENT_CONFLICT,
 	EVENT_DEAD_LETTER
 } EventStatus;
+
+/* The name that receipts show. */
+extern const char *event_status_name(EventStatus status);
 
 typedef struct Receipt
 {
@@ -72,6 +86,15 @@ typedef struct Frame Frame;
 
 /* Pushes a frame.  With receipts, frame_receipts() answers after frame_finish(). */
 extern Frame *frame_push(bool keep_receipts);
+
+/*
+ * The same for events that have an origin: what is wrong with them makes a dead letter whatever
+ * behavior.on_invalid says, and no NOTICE tells of it.
+ */
+extern Frame *frame_push_again(void);
+
+/* Brings what has been added into the log, and frees it. */
+extern void frame_flush_now(Frame *frame);
 
 /*
  * Pushes the frame of a query, which its triggers find again by the query's memory context

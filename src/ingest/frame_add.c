@@ -228,11 +228,13 @@ find_source(Frame *frame, const TextField *source)
 /* Counts one more row that was sent, of this source or, where it is unusable, of the default one.
  */
 static int
-count_received(Frame *frame, const TextField *source, TimestampTz now)
+count_received(Frame *frame, const Event *event, TimestampTz now)
 {
-	TextField counted = *source;
+	TextField counted = event->source;
 	int index;
 
+	if (event->origin != NULL && counted.length == 0)
+		counted = event->origin->source;
 	if (counted.data == NULL || counted.length == 0 || counted.length > EVENT_TEXT_MAX)
 	{
 		counted.data = behavior_default_source;
@@ -372,6 +374,23 @@ event_refused(const Event *event, TimestampTz now, Problem *problem)
 	return false;
 }
 
+/* What else came with an event, copied behind it; neighbours mostly share it. */
+static TextField
+keep_sent_with(Frame *frame, const TextField *sent_with)
+{
+	if (frame->sent_with.length != sent_with->length ||
+		memcmp(frame->sent_with.data, sent_with->data, sent_with->length) != 0)
+	{
+		char *copy = frame_alloc(frame, sent_with->length);
+
+		memcpy(copy, sent_with->data, sent_with->length);
+		frame->sent_with.data = copy;
+		frame->sent_with.length = sent_with->length;
+		frame->pending_bytes += sent_with->length;
+	}
+	return frame->sent_with;
+}
+
 /* Room for one more event. */
 static void
 grow_pending(Frame *frame)
@@ -441,6 +460,9 @@ append_event(Frame *frame, const Event *event, int source, TimestampTz now)
 		pending->payload.data = copy;
 		pending->payload.length = event->payload.length;
 	}
+	pending->sent_with =
+		event->sent_with.data != NULL ? keep_sent_with(frame, &event->sent_with) : event->sent_with;
+	pending->origin = event->origin;
 	pending->receipt = add_receipt(frame, &event_id);
 
 	frame->pending_bytes += payload + (event->properties ? VARSIZE(event->properties) : 0) +
@@ -461,7 +483,7 @@ frame_add(Frame *frame, const Event *event, TextField *event_id, TimestampTz *re
 	if (frame->npending >= FRAME_FLUSH_EVENTS || frame->pending_bytes >= FRAME_FLUSH_BYTES)
 		frame_flush(frame);
 
-	source = count_received(frame, &event->source, now);
+	source = count_received(frame, event, now);
 	if (received_at != NULL)
 		*received_at = now;
 
@@ -469,7 +491,7 @@ frame_add(Frame *frame, const Event *event, TextField *event_id, TimestampTz *re
 	{
 		if (event_id != NULL)
 			*event_id = event->event_id;
-		frame_refuse(frame, problem.reason, problem.message, event, source,
+		frame_refuse(frame, problem.reason, problem.message, NULL, event, source,
 					 add_receipt(frame, &event->event_id));
 		return NULL;
 	}
@@ -492,7 +514,7 @@ frame_add_event(Frame *frame, const Event *event, TextField *event_id, Timestamp
 void
 frame_add_invalid(Frame *frame, Reason reason, const char *detail, const Event *known)
 {
-	int source = count_received(frame, &known->source, GetCurrentTimestamp());
+	int source = count_received(frame, known, GetCurrentTimestamp());
 
-	frame_refuse(frame, reason, detail, known, source, add_receipt(frame, &known->event_id));
+	frame_refuse(frame, reason, detail, NULL, known, source, add_receipt(frame, &known->event_id));
 }

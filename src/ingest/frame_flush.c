@@ -68,6 +68,8 @@ event_from_row(const LogRow *row, const PendingEvent *pending, Event *event)
 	if (!row->isnull[LOG_CONTEXT - 1])
 		event->context = DatumGetJsonbP(row->values[LOG_CONTEXT - 1]);
 	event->payload = pending->payload;
+	event->sent_with = pending->sent_with;
+	event->origin = pending->origin;
 }
 
 static void
@@ -77,7 +79,7 @@ refuse_conflict(Frame *frame, int i)
 
 	event_from_row(&frame->rows[i], &frame->pending[i], &event);
 	frame_refuse(frame, REASON_ID_CONFLICT,
-				 "an event with this event_id and another payload is already there", &event,
+				 "an event with this event_id and another payload is already there", NULL, &event,
 				 frame->pending[i].source, frame->pending[i].receipt);
 }
 
@@ -157,5 +159,6 @@ frame_flush(Frame *frame)
 
 	frame->npending = 0;
 	frame->pending_bytes = 0;
+	frame->sent_with.length = 0;
 	frame_reset_arena(frame);
 }

@@ -37,7 +37,9 @@ typedef struct PendingEvent
 	bool given_occurred_at;
 	bool given_properties;
 	bool generated_id;
-	TextField payload; /* as it came, in the arena; data NULL: made from the row */
+	TextField payload;	 /* as it came, in the arena; data NULL: made from the row */
+	TextField sent_with; /* in the arena */
+	const EventOrigin *origin;
 } PendingEvent;
 
 struct Frame
@@ -46,6 +48,7 @@ struct Frame
 	MemoryContext context;		/* everything of the frame; child of TopTransactionContext */
 	MemoryContext query;		/* es_query_cxt of the query it belongs to, NULL: of a function */
 	BehaviorRel door;			/* the view that the query sends to */
+	bool again;					/* of events that have an origin */
 	MemoryContext scratch;		/* reset after each flush and each dead letter; NULL until needed */
 	MemoryContext line_context; /* reset after each line of copy_ahead(); NULL until needed */
 	SubTransactionId subid;
@@ -71,8 +74,9 @@ struct Frame
 	PendingEvent *pending;
 	LogPartition *parts; /* where each goes; filled by the flush */
 	size_t pending_bytes;
-	ArenaChunk *arena; /* the chunk in use, linked to the full ones */
-	ArenaChunk *spare; /* unused ones, all of the largest usual size */
+	ArenaChunk *arena;	 /* the chunk in use, linked to the full ones */
+	ArenaChunk *spare;	 /* unused ones, all of the largest usual size */
+	TextField sent_with; /* of the event before that had one, in the arena */
 
 	HeapTuple empty_tuple; /* what COPY into behavior.event gets back, see event.c */
 
@@ -104,10 +108,10 @@ frame_add(Frame *frame, const Event *event, TextField *event_id, TimestampTz *re
 
 /*
  * Stores a dead letter for "event" as it was given and counts it; raises instead under
- * behavior.on_invalid = error.
+ * behavior.on_invalid = error.  errors: NULL, or what goes to dead_letter.errors.
  */
-extern void frame_refuse(Frame *frame, Reason reason, const char *message, const Event *event,
-						 int source, int receipt);
+extern void frame_refuse(Frame *frame, Reason reason, const char *message, Jsonb *errors,
+						 const Event *event, int source, int receipt);
 
 /* frame_flush.c */
 extern void frame_flush(Frame *frame);

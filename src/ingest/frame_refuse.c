@@ -16,6 +16,7 @@
 
 #include "core/compat.h"
 #include "core/guc.h"
+#include "core/json.h"
 #include "ingest/dead_letter.h"
 #include "ingest/frame_internal.h"
 
@@ -52,22 +53,31 @@ append_text(StringInfo json, const char *name, const TextField *field)
 	escape_json(json, clipped(field, DEAD_LETTER_MAX_PAYLOAD));
 }
 
-static void
+/* False when it is too large to be shown. */
+static bool
 append_jsonb(StringInfo json, const char *name, Jsonb *jsonb)
 {
 	if (jsonb == NULL)
-		return;
+		return true;
 	append_name(json, name);
 	if (VARSIZE(jsonb) > MAX_JSONB_AS_TEXT)
+	{
 		appendStringInfo(json, "\"(%u bytes)\"", (unsigned int) VARSIZE(jsonb));
-	else
-		(void) JsonbToCString(json, &jsonb->root, VARSIZE(jsonb));
+		return false;
+	}
+	(void) JsonbToCString(json, &jsonb->root, VARSIZE(jsonb));
+	return true;
 }
 
-/* The columns that were given, as a JSON object: what the JSON door would take. */
-static void
+/*
+ * The columns that were given, as a JSON object: what the JSON door would take.  False when
+ * something is not in it.
+ */
+static bool
 event_as_json(const Event *event, StringInfo json)
 {
+	bool whole;
+
 	initStringInfo(json);
 	appendStringInfoChar(json, '{');
 	append_text(json, "event_id", &event->event_id);
@@ -90,9 +100,38 @@ event_as_json(const Event *event, StringInfo json)
 		append_name(json, "sequence");
 		appendStringInfo(json, INT64_FORMAT, event->sequence);
 	}
-	append_jsonb(json, "properties", event->properties);
-	append_jsonb(json, "context", event->context);
+	whole = append_jsonb(json, "properties", event->properties);
+	whole &= append_jsonb(json, "context", event->context);
 	appendStringInfoChar(json, '}');
+	return whole;
+}
+
+/* What redrive has to know besides the payload: what came with it, and the default source. */
+static Jsonb *
+complete_sent_with(const Event *event, const TextField *source)
+{
+	TextField with = event->sent_with;
+	StringInfoData json;
+	size_t offset = 0;
+	JsonError error;
+	JsonNode *node;
+
+	if (event->source.length == 0)
+	{
+		initStringInfo(&json);
+		if (with.length > 0)
+			appendBinaryStringInfo(&json, with.data, with.length - 1);
+		else
+			appendStringInfoChar(&json, '{');
+		append_text(&json, "source", source);
+		appendStringInfoChar(&json, '}');
+		with.data = json.data;
+		with.length = json.len;
+	}
+	if (with.length == 0)
+		return NULL;
+	node = json_parse(with.data, with.length, &offset, &error);
+	return node == NULL || node->flaw != NULL ? NULL : json_to_jsonb(node);
 }
 
 /* What to do about it. */
@@ -134,8 +173,8 @@ raise_refused(Reason reason, const char *message, const Event *event)
 }
 
 void
-frame_refuse(Frame *frame, Reason reason, const char *message, const Event *event, int source,
-			 int receipt)
+frame_refuse(Frame *frame, Reason reason, const char *message, Jsonb *errors, const Event *event,
+			 int source, int receipt)
 {
 	BatchCounts *by_source = &frame->sources[source].counts;
 	MemoryContext temporary;
@@ -144,7 +183,7 @@ frame_refuse(Frame *frame, Reason reason, const char *message, const Event *even
 	StringInfoData json;
 	int64 id;
 
-	if (behavior_on_invalid == ON_INVALID_ERROR)
+	if (behavior_on_invalid == ON_INVALID_ERROR && !frame->again)
 		raise_refused(reason, message, event);
 
 	temporary =
@@ -165,9 +204,17 @@ frame_refuse(Frame *frame, Reason reason, const char *message, const Event *even
 	}
 	else
 	{
-		event_as_json(event, &json);
+		letter.payload_abridged = !event_as_json(event, &json);
 		letter.payload = json.data;
 		letter.payload_length = json.len;
+	}
+	letter.errors = errors;
+	letter.sent_with = complete_sent_with(event, &frame->sources[source].source);
+	if (event->origin != NULL)
+	{
+		letter.attempts = event->origin->attempts + 1;
+		letter.previous = event->origin->dead_letter_id;
+		letter.received_at = event->origin->received_at;
 	}
 	id = dead_letter_insert(&letter);
 	MemoryContextSwitchTo(old);

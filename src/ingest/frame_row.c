@@ -101,7 +101,10 @@ frame_form_row(Frame *frame, const Event *event, const TextField *event_id, cons
 	HeapTupleHeader data = (HeapTupleHeader) ((char *) tuple + HEAPTUPLESIZE);
 	RowWriter w = {row, (char *) data + header};
 
-	put_int64(&w, LOG_OCCURRED_AT, event->has_occurred_at ? event->occurred_at : now);
+	put_int64(&w, LOG_OCCURRED_AT,
+			  event->has_occurred_at  ? event->occurred_at
+			  : event->origin != NULL ? event->origin->received_at
+									  : now);
 	put_int64(&w, LOG_RECEIVED_AT, now);
 	put_int64(&w, LOG_BATCH_ID, frame_batch_id(frame));
 	row->isnull[LOG_SEQUENCE - 1] = true;

@@ -22,12 +22,6 @@
 
 PG_FUNCTION_INFO_V1(behavior_ingest);
 
-static const char *const status_names[] = {[EVENT_PENDING] = "pending",
-										   [EVENT_ACCEPTED] = "accepted",
-										   [EVENT_DUPLICATE] = "duplicate",
-										   [EVENT_CONFLICT] = "conflict",
-										   [EVENT_DEAD_LETTER] = "dead_letter"};
-
 pg_noreturn static void
 raise_too_many(const char *message)
 {
@@ -41,17 +35,12 @@ raise_too_many(const char *message)
 static JsonNode *
 parse_argument(Jsonb *argument, const char **text, size_t *length)
 {
-	JsonError error;
 	JsonNode *node;
-	size_t offset = 0;
 
 	if (VARSIZE(argument) > INGEST_MAX_BYTES)
 		raise_too_many("too much JSON in one call");
-	*text = JsonbToCString(NULL, &argument->root, VARSIZE(argument));
+	node = json_of_jsonb(argument, text);
 	*length = strlen(*text);
-	node = json_parse(*text, *length, &offset, &error);
-	if (node == NULL)
-		elog(ERROR, "jsonb shows as text that is not JSON: %s", error.message);
 	if (node->flaw != NULL && node->flaw->reason == REASON_TOO_LARGE)
 		raise_too_many(node->flaw->message);
 	return node;
@@ -70,7 +59,7 @@ put_receipts(ReturnSetInfo *result, const Receipt *receipts, int count)
 		isnull[1] = receipt->event_id == NULL;
 		if (!isnull[1])
 			values[1] = CStringGetTextDatum(receipt->event_id);
-		values[2] = CStringGetTextDatum(status_names[receipt->status]);
+		values[2] = CStringGetTextDatum(event_status_name(receipt->status));
 		isnull[3] = receipt->reason == REASON_NONE;
 		if (!isnull[3])
 			values[3] = CStringGetTextDatum(reason_name(receipt->reason));
@@ -109,6 +98,8 @@ behavior_ingest(PG_FUNCTION_ARGS)
 
 		node = parse_argument(argument, &text, &length);
 		envelope_defaults(node, &defaults);
+		if (JB_ROOT_COUNT(argument) > 0)
+			defaults.sent_with = envelope_sent_with_defaults(text, length);
 		has_defaults = true;
 	}
 

@@ -32,7 +32,7 @@ SELECT set_eq($$SELECT DISTINCT proname::text FROM fn WHERE provolatile = 'i' AN
 	ARRAY[]::text[], 'every immutable function is parallel safe');
 SELECT is((SELECT string_agg(DISTINCT provolatile::text, '') FROM fn WHERE proname = f), v, f || ' is of volatility ' || v)
 FROM (VALUES ('ingest', 'v'), ('create_rollup', 'v'), ('alter_rollup', 'v'), ('drop_rollup', 'v'), ('rebuild', 'v'),
-	('schedule_refresh', 'v'), ('unschedule_refresh', 'v'), ('tick', 'v')) AS t (f, v);
+	('schedule_refresh', 'v'), ('unschedule_refresh', 'v'), ('tick', 'v'), ('redrive', 'v')) AS t (f, v);
 SELECT isnt((SELECT string_agg(DISTINCT provolatile::text, '') FROM fn WHERE proname = f), 'i', f || ' is not immutable')
 FROM unnest(ARRAY['find_event', 'last_batch', 'verify']) AS f;
 
@@ -147,7 +147,8 @@ SELECT is(pg_temp.columns_of('behavior.intake'),
 	'conflicts bigint, dead_letters bigint, generated_ids bigint', 'behavior.intake');
 SELECT is(pg_temp.columns_of('behavior.dead_letter'),
 	'dead_letter_id bigint, batch_id bigint, failed_at timestamp with time zone, stage text, reason text, detail text, errors jsonb, '
-	'source text, type text, event_id text, payload text, projection text, attempts integer, redriven_at timestamp with time zone',
+	'source text, type text, event_id text, payload text, projection text, attempts integer, redriven_at timestamp with time zone, '
+	'previous bigint, received_at timestamp with time zone, sent_with jsonb, payload_intact boolean',
 	'behavior.dead_letter');
 SELECT is(pg_temp.columns_of('behavior.tick'),
 	'tick_id bigint, ticked_at timestamp with time zone, batches bigint, events bigint, first_occurred_at timestamp with time zone, '
