@@ -32,6 +32,8 @@
 
 #define INITIAL_EXTENTS 4
 
+int frame_hops = 0;
+
 static Frame *top_frame = NULL;
 static bool callbacks_registered = false;
 static ExecutorFinish_hook_type previous_executor_finish = NULL;
@@ -91,6 +93,7 @@ on_xact(XactEvent event, void *arg)
 		case XACT_EVENT_ABORT:
 			/* their memory goes with TopTransactionContext */
 			top_frame = NULL;
+			frame_hops = 0;
 			last_batch_on_xact(event);
 			break;
 		default:
@@ -120,20 +123,35 @@ finish_query_frames(QueryDesc *query)
 	}
 }
 
+static void
+register_callbacks(void)
+{
+	if (callbacks_registered)
+		return;
+	RegisterXactCallback(on_xact, NULL);
+	RegisterSubXactCallback(on_subxact, NULL);
+	previous_executor_finish = ExecutorFinish_hook;
+	ExecutorFinish_hook = finish_query_frames;
+	callbacks_registered = true;
+}
+
+int
+frame_set_hops(int hops)
+{
+	int before = frame_hops;
+
+	register_callbacks();
+	frame_hops = hops;
+	return before;
+}
+
 static Frame *
 push(MemoryContext query, BehaviorRel door, MemoryContext receipts_context)
 {
 	MemoryContext context;
 	Frame *frame;
 
-	if (!callbacks_registered)
-	{
-		RegisterXactCallback(on_xact, NULL);
-		RegisterSubXactCallback(on_subxact, NULL);
-		previous_executor_finish = ExecutorFinish_hook;
-		ExecutorFinish_hook = finish_query_frames;
-		callbacks_registered = true;
-	}
+	register_callbacks();
 
 	/* the default sizes: such contexts are recycled, so that making one costs little */
 	context =

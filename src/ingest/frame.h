@@ -124,6 +124,14 @@ extern void frame_finish(Frame *frame);
 /* Receipts in the order of adding; valid in the context that was current at frame_push(). */
 extern Receipt *frame_receipts(Frame *frame, int *count);
 
+/*
+ * Events sent from now on get this hop count: 0 outside of handlers, in a handler one more than the
+ * most of the events that it was called with.  More than behavior.max_hops is refused (loop).
+ * Returns what it was, for the caller to set again on whichever way the handler ends; the end of the
+ * transaction sets it to 0.
+ */
+extern int frame_set_hops(int hops);
+
 /* Frees what frame_finish left for frame_receipts(). */
 extern void frame_free(Frame *frame);
 

@@ -88,6 +88,7 @@ struct Frame
 };
 
 /* frame.c */
+extern int frame_hops; /* of events sent now; 0: no handler runs */
 extern MemoryContext frame_scratch(Frame *frame);
 
 /* frame_add.c */

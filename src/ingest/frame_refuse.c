@@ -150,6 +150,8 @@ hint_for(Reason reason)
 			return "Raise behavior.max_past, or set it to -1, to take events of any age.";
 		case REASON_ID_CONFLICT:
 			return "Give each event an event_id of its own; a retry must send the same payload.";
+		case REASON_LOOP:
+			return "Narrow the subscription's pattern so that it does not match what its handler sends, or raise behavior.max_hops.";
 		default:
 			return "Set behavior.on_invalid to dead_letter to keep such events in behavior.dead_letter and go on.";
 	}

@@ -5,6 +5,8 @@
  * The row is made once, in the form in which a page keeps it, and its values point into it: forming
  * a tuple at the flush would measure and copy each value again.  What heap_form_tuple() makes of
  * the same values must come out: short headers where they fit, padding of zeros before others.
+ * But a row that no handler sent ends before the column hops, which then reads as NULL: a row that
+ * has all other columns would need a bitmap for it.
  */
 #include "postgres.h"
 
@@ -27,6 +29,19 @@ put_int64(RowWriter *w, int column, int64 value)
 {
 	memcpy(w->cur, &value, sizeof(value));
 	w->row->values[column - 1] = Int64GetDatum(value);
+	w->row->isnull[column - 1] = false;
+	w->cur += sizeof(value);
+}
+
+static inline void
+put_int16(RowWriter *w, int column, int16 value)
+{
+	char *aligned = (char *) SHORTALIGN(w->cur);
+
+	while (w->cur < aligned)
+		*w->cur++ = 0;
+	memcpy(w->cur, &value, sizeof(value));
+	w->row->values[column - 1] = Int16GetDatum(value);
 	w->row->isnull[column - 1] = false;
 	w->cur += sizeof(value);
 }
@@ -93,10 +108,12 @@ frame_form_row(Frame *frame, const Event *event, const TextField *event_id, cons
 	bool nulls = !event->has_sequence || event->context == NULL || text_lacks(event_id) ||
 				 text_lacks(source) || text_lacks(&event->type) || text_lacks(&event->user_id) ||
 				 text_lacks(&event->anonymous_id);
-	size_t header = MAXALIGN(SizeofHeapTupleHeader + (nulls ? BITMAPLEN(LOG_NATTS) : 0));
+	int natts = frame_hops == 0 ? LOG_HOPS - 1 : LOG_NATTS;
+	size_t header = MAXALIGN(SizeofHeapTupleHeader + (nulls ? BITMAPLEN(natts) : 0));
 	size_t most = HEAPTUPLESIZE + header + 4 * sizeof(int64) + event_id->length + source->length +
 				  event->type.length + event->user_id.length + event->anonymous_id.length +
-				  jsonb_size(event->properties) + jsonb_size(event->context) + 7 * VALUE_OVERHEAD;
+				  jsonb_size(event->properties) + jsonb_size(event->context) + 7 * VALUE_OVERHEAD +
+				  2 * sizeof(int16);
 	HeapTuple tuple = frame_alloc(frame, most);
 	HeapTupleHeader data = (HeapTupleHeader) ((char *) tuple + HEAPTUPLESIZE);
 	RowWriter w = {row, (char *) data + header};
@@ -123,9 +140,13 @@ frame_form_row(Frame *frame, const Event *event, const TextField *event_id, cons
 	row->isnull[LOG_CONTEXT - 1] = true;
 	if (event->context != NULL)
 		put_jsonb(&w, LOG_CONTEXT, event->context);
+	row->isnull[LOG_HOPS - 1] = true;
+	row->values[LOG_HOPS - 1] = 0;
+	if (frame_hops != 0)
+		put_int16(&w, LOG_HOPS, frame_hops);
 
 	memset(data, 0, header);
-	for (int i = 0; nulls && i < LOG_NATTS; i++)
+	for (int i = 0; nulls && i < natts; i++)
 	{
 		if (!row->isnull[i])
 			data->t_bits[i / 8] |= 1 << (i % 8);
@@ -134,7 +155,7 @@ frame_form_row(Frame *frame, const Event *event, const TextField *event_id, cons
 	if (nulls)
 		data->t_infomask |= HEAP_HASNULL;
 	data->t_hoff = header;
-	HeapTupleHeaderSetNatts(data, LOG_NATTS);
+	HeapTupleHeaderSetNatts(data, natts);
 	ItemPointerSetInvalid(&data->t_ctid);
 	tuple->t_len = w.cur - (char *) data;
 	tuple->t_tableOid = InvalidOid;

@@ -13,7 +13,8 @@ CREATE TABLE behavior.log (
 	user_id			text,
 	anonymous_id	text,
 	properties		jsonb NOT NULL,
-	context			jsonb
+	context			jsonb,
+	hops			smallint			-- NULL: no handler sent it
 ) PARTITION BY RANGE (occurred_at);
 SELECT pg_catalog.pg_extension_config_dump('behavior.log', '');
 COMMENT ON TABLE behavior.log IS 'every accepted event; SELECT and CREATE INDEX are supported, write through behavior.event';

@@ -21,7 +21,8 @@ enum
 	LOG_ANONYMOUS_ID,
 	LOG_PROPERTIES,
 	LOG_CONTEXT,
-	LOG_NATTS = LOG_CONTEXT
+	LOG_HOPS,
+	LOG_NATTS = LOG_HOPS
 };
 
 /* values[LOG_X - 1], isnull[LOG_X - 1]; by-reference values and the tuple live in the caller's

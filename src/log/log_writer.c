@@ -69,6 +69,7 @@ static const Oid column_types[LOG_NATTS] = {
 	[LOG_ANONYMOUS_ID - 1] = TEXTOID,
 	[LOG_PROPERTIES - 1] = JSONBOID,
 	[LOG_CONTEXT - 1] = JSONBOID,
+	[LOG_HOPS - 1] = INT2OID,
 };
 
 /* True when rows of behavior.log can be read from and written to a table as they are. */

@@ -12,7 +12,7 @@ use Test::More;
 use Lifecycle;
 
 my $seed = $ENV{BEHAVIOR_TEST_SEED} // time();
-my @columns = qw(event_id source type user_id anonymous_id occurred_at sequence properties context actor received_at batch_id);
+my @columns = qw(event_id source type user_id anonymous_id occurred_at sequence properties context actor received_at batch_id hops);
 my $names = join(', ', @columns);
 my @texts = ('', 'web', 'user-1', 'a"b', 'x,y', 'NULL', '\\N', "\xc3\xbc", 'a\\b', "a\tb", '"', '""', '\\.', ' x ', 'q' x 256);
 my @times = ('2026-11-01 00:00:00+00', '2026-11-02T03:04:05.0678Z', '2026-11-03 23:59:60-08', '2026-11-04 24:00:00+05:30',
@@ -44,6 +44,7 @@ sub event
 	push @event, maybe(0.9, rand() < 0.02 ? any(@times) : any(@times[ 0 .. 4 ]));
 	push @event, maybe(0.5, rand() < 0.02 ? any(@numbers) : int(rand 100000));
 	push @event, maybe(0.9, json()), maybe(0.2, json()), maybe(0.1, any(@texts)), maybe(0.1, any(@times[ 0 .. 3 ])), maybe(0.1, int(rand 9));
+	push @event, maybe(0.1, rand() < 0.01 ? any(@numbers, '32767', '32768', '-32768', '-32769') : int(rand 20));
 	return @event;
 }
 
