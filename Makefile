@@ -30,6 +30,7 @@ SQL_MODULES = \
 	src/fold/verify.sql \
 	src/route/redrive.sql \
 	src/route/subscription.sql \
+	src/route/subscription_api.sql \
 	src/worker/worker.sql
 
 DATA_built = behavior--$(EXTVERSION).sql

@@ -373,11 +373,22 @@ behavior_rebuild(PG_FUNCTION_ARGS)
 {
 	char *name = text_to_cstring(PG_GETARG_TEXT_PP(0));
 	bool is_session = strcmp(name, SESSIONS) == 0;
-	Oid owner = is_session ? behavior_owner() : rollup_owner(name);
 	Oid types[1] = {TEXTOID};
 	Datum values[1] = {PG_GETARG_DATUM(0)};
+	Oid owner;
 	bool isnull;
 
+	(void) run_int64("SELECT 1::bigint FROM behavior._subscription WHERE name = $1", SPI_OK_SELECT,
+					 1, types, values, &isnull);
+	if (!isnull)
+		ereport(
+			ERROR,
+			(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+			 errmsg("subscription \"%s\" cannot be rebuilt", name),
+			 errdetail("What its handler has done cannot be undone."),
+			 errhint(
+				 "Create another subscription with a start_at in the past, or call behavior.redrive() for its dead letters.")));
+	owner = is_session ? behavior_owner() : rollup_owner(name);
 	if (!has_privs_of_role(GetUserId(), owner) && !has_privs_of_role(GetUserId(), behavior_owner()))
 		ereport(ERROR, (errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
 						errmsg("must be owner of projection \"%s\"", name)));

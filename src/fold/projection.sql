@@ -48,30 +48,10 @@ CREATE FUNCTION behavior._session_settings() RETURNS jsonb
 	AS 'MODULE_PATHNAME', 'behavior_session_settings';
 COMMENT ON FUNCTION behavior._session_settings() IS 'the settings that sessions would be built with now';
 
--- lag_events and lag count what has been accepted and not folded, numbered or not.
-CREATE VIEW behavior.projection AS
-	SELECT p.name, p.kind,
-		CASE WHEN p.kind = 'session' AND p.state = 'current'
-				AND p.settings - 'next' - 'building' - 'table' IS DISTINCT FROM behavior._session_settings()
-			THEN 'settings_changed' ELSE p.state END AS state,
-		g.tick_id,
-		(t.events + w.events)::bigint AS lag_events,
-		GREATEST(pg_catalog.clock_timestamp() - LEAST(t.since, w.since), interval '0') AS lag,
-		p.events_set_aside, p.failed_at, p.error, p.attempts
-	FROM behavior._projection p,
-		LATERAL (SELECT behavior._projection_tick_id(p.name) AS tick_id OFFSET 0) g,
-		LATERAL (SELECT COALESCE(pg_catalog.sum(t.events), 0) AS events, pg_catalog.min(t.ticked_at) AS since
-			FROM behavior.tick t
-			WHERE t.tick_id > g.tick_id AND t.tick_id < 9223372036854775807) t,
-		(SELECT COALESCE(pg_catalog.sum(b.accepted), 0) AS events,
-				pg_catalog.min(b.received_at) FILTER (WHERE b.accepted > 0) AS since
-			FROM behavior._batch_waiting b) w;
-COMMENT ON VIEW behavior.projection IS 'progress of everything folded from the log; lag is the age of the oldest event not folded';
-REVOKE ALL ON behavior._projection, behavior._projection_tick, behavior._set_aside, behavior.projection FROM PUBLIC;
-GRANT SELECT ON behavior.projection TO pg_monitor;
+REVOKE ALL ON behavior._projection, behavior._projection_tick, behavior._set_aside FROM PUBLIC;
 
 CREATE FUNCTION behavior.rebuild(projection text) RETURNS void
 	LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE
 	AS 'MODULE_PATHNAME', 'behavior_rebuild';
-COMMENT ON FUNCTION behavior.rebuild(text) IS 'schedules a projection to be built anew from the log beside its old state; for its owner (42501), raises 42704 for an unknown name';
+COMMENT ON FUNCTION behavior.rebuild(text) IS 'schedules a projection to be built anew from the log beside its old state; for its owner (42501), raises 42704 for an unknown name and 0A000 for a subscription';
 REVOKE ALL ON FUNCTION behavior.rebuild(text) FROM PUBLIC;

@@ -34,6 +34,7 @@
 
 #include "core/catalog.h"
 #include "core/compat.h"
+#include "core/lock.h"
 #include "core/spi.h"
 #include "fold/projection.h"
 #include "fold/rollup.h"
@@ -174,13 +175,30 @@ rollup_make_storage(const RollupShape *shape, Oid namespace, const char *relatio
 	return relid;
 }
 
+static bool
+is_subscription(const char *name)
+{
+	Oid type = TEXTOID;
+	Datum value = CStringGetTextDatum(name);
+	SecureContext secure;
+	bool found;
+
+	secure_begin(&secure, behavior_owner());
+	SPI_connect();
+	found = spi_exec("SELECT FROM behavior._subscription WHERE name = $1", SPI_OK_SELECT, false, 1,
+					 &type, &value, NULL) > 0;
+	SPI_finish();
+	secure_end(&secure);
+	return found;
+}
+
 /* Whether a name is free for a projection. */
 static bool
 name_is_taken(const char *name)
 {
 	RollupRow *row = rollup_row_by_name(name, GetLatestSnapshot());
 
-	if (strcmp(name, "sessions") == 0)
+	if (strcmp(name, "sessions") == 0 || is_subscription(name))
 		return true;
 	if (row != NULL && get_rel_name(row->relation) == NULL)
 	{
@@ -320,6 +338,8 @@ behavior_create_rollup(PG_FUNCTION_ARGS)
 		rollup_ddl(psprintf("INSERT INTO %s (token) VALUES (%s)", in_schema(namespace, token),
 							quote_literal_cstr(DatumGetCString(
 								DirectFunctionCall1(uuid_out, UUIDPGetDatum(&row.token))))));
+		/* Until commit: two who make a projection of the same name wait for each other. */
+		behavior_lock(behavior_relid(REL_PROJECTION), PROJECTION_NAMES_LOCK, ExclusiveLock);
 		row.name = rollup_projection_name(namespace, range->relname);
 		tick = tick_last(GetLatestSnapshot());
 		row.built = tick == 0;

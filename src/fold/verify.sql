@@ -95,6 +95,12 @@ CREATE FUNCTION behavior._verify(name text, since timestamptz, until timestamptz
 DECLARE
 	p record;
 BEGIN
+	IF EXISTS (SELECT FROM behavior._subscription s WHERE s.name = $1) THEN
+		RAISE EXCEPTION USING ERRCODE = 'feature_not_supported',
+			MESSAGE = format('subscription "%s" cannot be verified', $1),
+			DETAIL = 'What its handler has done is not known.',
+			HINT = 'In behavior.subscription, matched is delivered and dead_letters and lag_events.';
+	END IF;
 	IF $1 NOT IN ('sessions', 'activity') AND NOT EXISTS (SELECT FROM behavior._projection q WHERE q.name = $1) THEN
 		RAISE EXCEPTION USING ERRCODE = 'undefined_object',
 			MESSAGE = format('projection "%s" does not exist', $1),
@@ -116,6 +122,6 @@ CREATE FUNCTION behavior.verify(projection text DEFAULT NULL, since timestamptz 
 	LANGUAGE sql STABLE PARALLEL UNSAFE SECURITY DEFINER
 	SET search_path = pg_catalog, pg_temp
 	AS 'SELECT v.projection, v.key, v.folded, v.recomputed FROM behavior._verify($1, $2, $3) v';
-COMMENT ON FUNCTION behavior.verify(text, timestamptz, timestamptz) IS 'recomputes projections (NULL: all) from the log under one snapshot, up to their progress, and returns the differences: none; since and until bound the beginnings of sessions and the buckets of rollups; raises 42704 for an unknown name';
+COMMENT ON FUNCTION behavior.verify(text, timestamptz, timestamptz) IS 'recomputes projections (NULL: all) from the log under one snapshot, up to their progress, and returns the differences: none; since and until bound the beginnings of sessions and the buckets of rollups; raises 42704 for an unknown name and 0A000 for a subscription';
 REVOKE ALL ON FUNCTION behavior.verify(text, timestamptz, timestamptz), behavior._verify(text, timestamptz, timestamptz),
 	behavior._verify_sessions(timestamptz, timestamptz) FROM PUBLIC;

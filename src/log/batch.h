@@ -60,7 +60,8 @@ extern void batch_scan(const BatchSet *set, Snapshot snapshot, BatchCallback cal
 
 /*
  * Deletes batch rows that behavior.batch_retention has passed by, that are numbered and that
- * every projection has folded; and senders that no row can name any more.  Deletes at most "limit"
+ * every projection has folded and the router has routed; and senders that no row can name any more.
+ * Deletes at most "limit"
  * batches; returns how many it deleted.
  */
 extern int64 batch_expire(int64 limit);

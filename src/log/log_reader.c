@@ -23,19 +23,16 @@
 #include "catalog/pg_am_d.h"
 #include "catalog/pg_type_d.h"
 #include "executor/tuptable.h"
-#include "funcapi.h"
 #include "miscadmin.h"
 #include "nodes/tidbitmap.h"
 #include "storage/bufmgr.h"
 #include "storage/predicate.h"
 #include "utils/builtins.h"
 #include "utils/fmgroids.h"
+#include "utils/lsyscache.h"
 #include "utils/memutils.h"
-#include "utils/multirangetypes.h"
-#include "utils/rangetypes.h"
 #include "utils/rel.h"
 #include "utils/snapmgr.h"
-#include "utils/typcache.h"
 
 #include "core/catalog.h"
 #include "core/compat.h"
@@ -49,8 +46,6 @@
 #define BRIN_JOIN_GAP	   1024
 #define BRIN_MAX_SCANS	   64
 #define BULK_READ_FRACTION 4 /* of shared buffers: more blocks are read through a ring */
-
-PG_FUNCTION_INFO_V1(behavior__log_read);
 
 /* A batch to read: how many rows it should have, and how many were handed over. */
 typedef struct Wanted
@@ -69,8 +64,12 @@ typedef struct Reader
 	MemoryContext caller; /* in which the callback runs */
 	TupleDesc desc;		  /* of behavior.log */
 	uint64 rows;		  /* handed over */
+	uint64 looked_at;
 
-	/* Which rows: all when both are NULL. */
+	/* Which rows: all when nothing is set. */
+	bool by_time;
+	TimestampTz lower;
+	TimestampTz upper; /* exclusive */
 	const BatchSet *set;
 	Wanted *wanted; /* ascending */
 	int nwanted;
@@ -134,6 +133,12 @@ take_row(Reader *reader, TupleTableSlot *slot)
 	bool isnull;
 	int64 batch_id;
 
+	if (reader->by_time)
+	{
+		TimestampTz at = DatumGetTimestampTz(slot_getattr(slot, LOG_OCCURRED_AT, &isnull));
+
+		return at >= reader->lower && at < reader->upper;
+	}
 	if (reader->wanted == NULL && reader->set == NULL)
 		return true;
 	batch_id = DatumGetInt64(slot_getattr(slot, LOG_BATCH_ID, &isnull));
@@ -189,6 +194,7 @@ read_block(Reader *reader, Relation rel, BlockNumber block, BufferAccessStrategy
 	}
 	LockBuffer(buffer, BUFFER_LOCK_UNLOCK);
 
+	reader->looked_at += nvisible;
 	old = MemoryContextSwitchTo(reader->caller);
 	for (int i = 0; i < nvisible; i++)
 	{
@@ -266,9 +272,25 @@ read_extents(Reader *reader, Oid relid, const BlockRange *ranges, int n)
 	relation_close(rel, AccessShareLock);
 }
 
-/* The first valid BRIN index over batch_id of a partition, opened; NULL when there is none. */
+/* Which column of an index is this column of the table, and can be asked for ranges; 0: none. */
+static AttrNumber
+index_column(Relation index, AttrNumber column)
+{
+	for (int i = 0; i < index->rd_index->indnkeyatts; i++)
+	{
+		Oid type = index->rd_opcintype[i];
+
+		if (index->rd_index->indkey.values[i] == column &&
+			OidIsValid(get_opfamily_member(index->rd_opfamily[i], type, type,
+										   BTGreaterEqualStrategyNumber)))
+			return i + 1;
+	}
+	return 0;
+}
+
+/* The first valid BRIN index over a column of a partition, opened; NULL when there is none. */
 static Relation
-open_batch_brin(Relation rel)
+open_brin(Relation rel, AttrNumber column)
 {
 	List *indexes = RelationGetIndexList(rel);
 	Relation found = NULL;
@@ -279,8 +301,7 @@ open_batch_brin(Relation rel)
 		Relation index = index_open(lfirst_oid(cell), AccessShareLock);
 
 		if (index->rd_rel->relam == BRIN_AM_OID && index->rd_index->indisvalid &&
-			index->rd_index->indkey.values[0] == LOG_BATCH_ID &&
-			RelationGetIndexPredicate(index) == NIL)
+			index_column(index, column) > 0 && RelationGetIndexPredicate(index) == NIL)
 		{
 			found = index;
 			break;
@@ -291,18 +312,20 @@ open_batch_brin(Relation rel)
 	return found;
 }
 
-/* Adds the blocks that may hold batches first..last. */
+/* Adds the blocks that may hold batches, or times, first..last. */
 static void
 scan_brin(Reader *reader, Relation index, int64 first, int64 last, TIDBitmap *bitmap)
 {
+	AttrNumber column = index_column(index, reader->by_time ? LOG_OCCURRED_AT : LOG_BATCH_ID);
+	Oid type = reader->by_time ? TIMESTAMPTZOID : INT8OID;
 	ScanKeyData keys[2];
 	IndexScanDesc scan;
 
 	/* BRIN wants the type of the right side named. */
-	ScanKeyEntryInitialize(&keys[0], 0, 1, BTGreaterEqualStrategyNumber, INT8OID, InvalidOid,
-						   F_INT8GE, Int64GetDatum(first));
-	ScanKeyEntryInitialize(&keys[1], 0, 1, BTLessEqualStrategyNumber, INT8OID, InvalidOid, F_INT8LE,
-						   Int64GetDatum(last));
+	ScanKeyEntryInitialize(&keys[0], 0, column, BTGreaterEqualStrategyNumber, type, InvalidOid,
+						   reader->by_time ? F_TIMESTAMPTZ_GE : F_INT8GE, Int64GetDatum(first));
+	ScanKeyEntryInitialize(&keys[1], 0, column, BTLessEqualStrategyNumber, type, InvalidOid,
+						   reader->by_time ? F_TIMESTAMPTZ_LE : F_INT8LE, Int64GetDatum(last));
 	scan = compat_index_beginscan_bitmap(index, reader->snapshot, 2);
 	index_rescan(scan, keys, 2, NULL, 0);
 	(void) index_getbitmap(scan, bitmap);
@@ -362,7 +385,7 @@ read_partition(Reader *reader, const LogPartition *part, bool whole, const Block
 	blocks = RelationGetNumberOfBlocks(rel);
 	strategy = strategy_for(blocks);
 	if (!whole)
-		index = open_batch_brin(rel);
+		index = open_brin(rel, reader->by_time ? LOG_OCCURRED_AT : LOG_BATCH_ID);
 
 	if (index != NULL)
 	{
@@ -372,6 +395,8 @@ read_partition(Reader *reader, const LogPartition *part, bool whole, const Block
 
 		if (reader->wanted != NULL)
 			scan_brin_for_missing(reader, index, bitmap);
+		if (reader->by_time)
+			scan_brin(reader, index, reader->lower, reader->upper, bitmap);
 		for (int i = 0; reader->set != NULL && i < reader->set->nruns; i++)
 			scan_brin(reader, index, reader->set->runs[i].first, reader->set->runs[i].last, bitmap);
 		iterator = compat_block_iterator(bitmap);
@@ -571,40 +596,40 @@ log_walk(Oid relid, BlockNumber first, BlockNumber last, Snapshot snapshot, LogR
 	return reader.rows;
 }
 
-static void
-put_row(TupleTableSlot *slot, void *arg)
+uint64
+log_read_partition(Oid relid, const BatchSet *set, Snapshot snapshot, LogRowCallback callback,
+				   void *arg)
 {
-	tuplestore_puttupleslot((Tuplestorestate *) arg, slot);
+	LogPartition part = {relid};
+	MemoryContext context =
+		AllocSetContextCreate(CurrentMemoryContext, "log reader", ALLOCSET_DEFAULT_SIZES);
+	MemoryContext old = MemoryContextSwitchTo(context);
+	Reader reader;
+
+	reader_init(&reader, old, snapshot, callback, arg);
+	reader.set = set;
+	read_partition(&reader, &part, false, NULL, NULL, NULL);
+	MemoryContextSwitchTo(old);
+	MemoryContextDelete(context);
+	return reader.rows;
 }
 
-/* Rows of the batches in an int8multirange: SRF for tests. */
-Datum
-behavior__log_read(PG_FUNCTION_ARGS)
+uint64
+log_read_time(Oid relid, TimestampTz lower, TimestampTz upper, Snapshot snapshot,
+			  LogRowCallback callback, void *arg)
 {
-	MultirangeType *ids = PG_GETARG_MULTIRANGE_P(0);
-	bool indexed = PG_GETARG_BOOL(1);
-	ReturnSetInfo *result = (ReturnSetInfo *) fcinfo->resultinfo;
-	TypeCacheEntry *type = lookup_type_cache(MultirangeTypeGetOid(ids), TYPECACHE_MULTIRANGE_INFO);
-	BatchSet *set = batch_set_make();
-	RangeType **ranges;
-	int32 nranges;
+	LogPartition part = {relid};
+	MemoryContext context =
+		AllocSetContextCreate(CurrentMemoryContext, "log reader", ALLOCSET_DEFAULT_SIZES);
+	MemoryContext old = MemoryContextSwitchTo(context);
+	Reader reader;
 
-	InitMaterializedSRF(fcinfo, 0);
-	multirange_deserialize(type->rngtype, ids, &nranges, &ranges);
-	for (int i = 0; i < nranges; i++)
-	{
-		RangeBound lower;
-		RangeBound upper;
-		bool empty;
-
-		range_deserialize(type->rngtype, ranges[i], &lower, &upper, &empty);
-		if (!empty)
-			batch_set_append(set, lower.infinite ? 0 : DatumGetInt64(lower.val),
-							 upper.infinite ? PG_INT64_MAX : DatumGetInt64(upper.val) - 1);
-	}
-	if (indexed)
-		(void) log_read_indexed(set, GetActiveSnapshot(), put_row, result->setResult);
-	else
-		(void) log_read_batches(set, GetActiveSnapshot(), put_row, result->setResult);
-	return (Datum) 0;
+	reader_init(&reader, old, snapshot, callback, arg);
+	reader.by_time = true;
+	reader.lower = lower;
+	reader.upper = upper;
+	read_partition(&reader, &part, false, NULL, NULL, NULL);
+	MemoryContextSwitchTo(old);
+	MemoryContextDelete(context);
+	return reader.looked_at;
 }

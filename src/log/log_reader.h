@@ -58,6 +58,17 @@ log_read_batches(const BatchSet *set, Snapshot snapshot, LogRowCallback callback
 extern uint64
 log_read_indexed(const BatchSet *set, Snapshot snapshot, LogRowCallback callback, void *arg);
 
+/* The same of one partition, an Oid from log_partitions(). */
+extern uint64 log_read_partition(Oid relid, const BatchSet *set, Snapshot snapshot,
+								 LogRowCallback callback, void *arg);
+
+/*
+ * Hands every row of one partition with lower <= occurred_at < upper that "snapshot" sees to the
+ * callback, through its BRIN index.  Returns how many rows had to be looked at for them.
+ */
+extern uint64 log_read_time(Oid relid, TimestampTz lower, TimestampTz upper, Snapshot snapshot,
+							LogRowCallback callback, void *arg);
+
 /*
  * Hands every row that "snapshot" sees in blocks first..last of one partition (an Oid from
  * log_partitions()) to the callback; blocks behind its end are no error.  Returns how many rows.

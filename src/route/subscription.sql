@@ -1,7 +1,7 @@
 -- Subscriptions: which events go to whom.
 CREATE TABLE behavior._subscription (
 	subscription_id	bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
-	name			text COLLATE "C" NOT NULL UNIQUE,
+	name			text NOT NULL UNIQUE,
 	owner			regrole NOT NULL,
 	pattern			jsonb NOT NULL,
 	handler			text,				-- schema-qualified and quoted; NULL: consumers call receive()
@@ -19,7 +19,8 @@ CREATE TABLE behavior._subscription (
 	skip_batches	bigint[],			-- nor what had been sent by then without being in a tick: runs (first, last, ...); NULL: none, or start_at
 	created_at		timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp()
 );
-SELECT pg_catalog.pg_extension_config_dump('behavior._subscription', '');
+-- One whose owner was dropped is dead, and its owner's number may be somebody else's where the dump is restored.
+SELECT pg_catalog.pg_extension_config_dump('behavior._subscription', 'WHERE owner::pg_catalog.oid IN (SELECT oid FROM pg_catalog.pg_roles)');
 SELECT pg_catalog.pg_extension_config_dump('behavior._subscription_subscription_id_seq', '');
 COMMENT ON TABLE behavior._subscription IS 'definitions of subscriptions';
 
@@ -75,7 +76,8 @@ CREATE TABLE behavior._delivery_chunk (
 	live				boolean NOT NULL,	-- false: queued by a replay, which comes before the rest
 	first_delivery_id	bigint NOT NULL,
 	events				int NOT NULL,
-	tick_id				bigint NOT NULL,
+	queued				bigint NOT NULL,	-- events of this part up to and including this row, counted from where it was last empty
+	tick_id				bigint NOT NULL,	-- of the events; of those replayed: the last one replayed
 	queued_at			timestamptz NOT NULL,
 	refs				bytea NOT NULL,		-- EventRef of route/queue.h
 	PRIMARY KEY (subscription_id, live, first_delivery_id)

@@ -30,6 +30,7 @@
 #include "fold/tick.h"
 #include "fold/matview.h"
 #include "log/partition.h"
+#include "route/router.h"
 #include "worker/chores.h"
 
 PG_FUNCTION_INFO_V1(behavior_tick);
@@ -186,6 +187,8 @@ behavior_tick(PG_FUNCTION_ARGS)
 	tick = tick_cut(true);
 	step(own_transactions);
 	tick_summarize();
+	step(own_transactions);
+	(void) route_all(tick, own_transactions, true);
 	step(own_transactions);
 	projection_fold_all(tick, own_transactions, true);
 	step(own_transactions);

@@ -29,6 +29,7 @@
 #include "core/transaction.h"
 #include "fold/projection.h"
 #include "fold/tick.h"
+#include "route/router.h"
 #include "worker/maintenance.h"
 #include "worker/worker.h"
 
@@ -112,6 +113,8 @@ worker_turn(void *arg)
 			lag = true;
 		}
 	}
+	if (turn->due || tick != last_tick)
+		(void) route_all(tick, true, false);
 	if (lag)
 	{
 		projection_fold_all(tick, true, false);

@@ -1,0 +1,527 @@
+/*
+ * router.c
+ *		Matches the events of new ticks against all subscriptions at once.
+ *
+ * A step takes a chunk's worth of ticks: their events are read once, those that match go through a
+ * sort (to disk when they are many), and from it, in the order of events within each tick, into
+ * the queues.  References, queues' rows, progress and the notifications are one transaction's.
+ *
+ * Nothing that a user wrote runs here, and nothing that a user can lock is waited for: a
+ * subscription joins by a row of its own (behavior._subscription_join), and what is routed to one
+ * that is being dropped is deleted when the drop is seen.
+ *
+ * Since when.  A step reads the catalog with a snapshot taken under the router's lock, so it sees
+ * every subscription that was committed before one of its ticks was cut.  A new one joins
+ * behind the ticks that were routed by then, or, where nobody was routed for, behind the
+ * last tick when it was created; and passes over what had been sent by then.
+ *
+ * What a backend keeps: the compiled patterns, until a row of the catalog is another one.  That
+ * is told by the places and transactions of all rows, which costs little, and holds after rollbacks
+ * and for rows that were written by whatever means.
+ */
+#include "postgres.h"
+
+#include "access/genam.h"
+#include "access/htup_details.h"
+#include "access/table.h"
+#include "access/xact.h"
+#include "catalog/indexing.h"
+#include "commands/async.h"
+#include "common/hashfn.h"
+#include "executor/spi.h"
+#include "miscadmin.h"
+#include "utils/fmgroids.h"
+#include "utils/memutils.h"
+#include "utils/rel.h"
+#include "utils/resowner.h"
+#include "utils/snapmgr.h"
+#include "utils/timestamp.h"
+
+#include "core/catalog.h"
+#include "core/lock.h"
+#include "core/spi.h"
+#include "core/table_row.h"
+#include "core/transaction.h"
+#include "fold/projection.h"
+#include "fold/tick.h"
+#include "log/log_reader.h"
+#include "log/log_row.h"
+#include "route/event_pattern.h"
+#include "route/match_sort.h"
+#include "route/queue.h"
+#include "route/router.h"
+
+#define ROUTER_LOCK 0 /* number of the lock on behavior._subscription: see core/lock.h */
+
+typedef enum StepResult
+{
+	STEP_DONE,
+	STEP_MORE,
+	STEP_BUSY, /* somebody else is routing */
+	STEP_FAILED
+} StepResult;
+
+/* A subscription as the router knows it; its number in the pattern set is its place. */
+typedef struct Route
+{
+	int64 id;
+	char *channel;
+	TimestampTz start_at; /* DT_NOBEGIN: none */
+	int64 joined_tick;	  /* -1: not yet */
+	int64 created_tick;
+	BatchSet *skip_batches;
+
+	/* Of the step. */
+	EventRef *refs; /* not queued yet */
+	int nrefs;
+	bool matched;
+} Route;
+
+/* What is kept from step to step. */
+static struct
+{
+	MemoryContext context; /* NULL: nothing */
+	uint64 fingerprint;
+	int count;
+	Route *routes;
+	PatternSet *patterns;
+} kept;
+
+/* Where routing has come: a hint for finding it. */
+static int64 last_seen = 0;
+
+typedef struct Step
+{
+	MatchSort *sort;
+	TickRanges *ranges;
+	int *rules; /* of the event in hand */
+} Step;
+
+/* Adds the places and transactions of all rows that the snapshot sees. */
+static uint64
+fingerprint(BehaviorRel which, Snapshot snapshot)
+{
+	Relation rel = table_open(behavior_relid(which), AccessShareLock);
+	SysScanDesc scan = systable_beginscan(rel, InvalidOid, false, snapshot, 0, NULL);
+	uint64 sum = 1;
+	HeapTuple tuple;
+
+	while (HeapTupleIsValid(tuple = systable_getnext(scan)))
+	{
+		uint64 version = (uint64) HeapTupleHeaderGetRawXmin(tuple->t_data) << 32 | which << 16 |
+						 ItemPointerGetOffsetNumber(&tuple->t_self);
+
+		sum += hash_bytes_uint32_extended(ItemPointerGetBlockNumber(&tuple->t_self), version);
+	}
+	systable_endscan(scan);
+	table_close(rel, AccessShareLock);
+	return sum;
+}
+
+static void
+forget_routes(void)
+{
+	MemoryContext context = kept.context;
+
+	memset(&kept, 0, sizeof(kept));
+	if (context != NULL)
+		MemoryContextDelete(context);
+}
+
+/* Compiles all subscriptions, into a context that is kept once it is complete. */
+static void
+load_routes(Snapshot snapshot, uint64 print)
+{
+	MemoryContext context =
+		AllocSetContextCreate(CurrentMemoryContext, "behavior routes", ALLOCSET_DEFAULT_SIZES);
+	MemoryContext old = MemoryContextSwitchTo(context);
+	List *subscriptions = subscription_list(snapshot);
+	PatternSet *patterns = pattern_set_make();
+	Route *routes = palloc0(sizeof(Route) * (list_length(subscriptions) + 1));
+	int count = 0;
+	ListCell *cell;
+
+	foreach (cell, subscriptions)
+	{
+		Subscription *subscription = lfirst(cell);
+		Route *route = &routes[count];
+
+		route->id = subscription->id;
+		route->channel = psprintf("behavior_%s", subscription->name);
+		route->start_at = subscription->has_start_at ? subscription->start_at : DT_NOBEGIN;
+		route->joined_tick = subscription->joined_tick;
+		route->created_tick = subscription->created_tick;
+		route->skip_batches = subscription->skip_batches;
+		pattern_set_add(patterns, subscription->pattern, count++);
+	}
+	MemoryContextSwitchTo(old);
+
+	forget_routes();
+	MemoryContextSetParent(context, TopMemoryContext);
+	kept.context = context;
+	kept.fingerprint = print;
+	kept.count = count;
+	kept.routes = routes;
+	kept.patterns = patterns;
+}
+
+/*
+ * What the router left for subscriptions that were dropped meanwhile: their drop did not see it.
+ * By hops through the index: there may be many rows of the others.
+ */
+static void
+delete_leftovers(void)
+{
+	static const char *const chunks =
+		"WITH RECURSIVE ids (id) AS ("
+		"(SELECT subscription_id FROM behavior._delivery_chunk ORDER BY subscription_id LIMIT 1)"
+		" UNION ALL SELECT (SELECT c.subscription_id FROM behavior._delivery_chunk c"
+		" WHERE c.subscription_id > ids.id ORDER BY c.subscription_id LIMIT 1) FROM ids WHERE ids.id IS NOT NULL) "
+		"DELETE FROM behavior._delivery_chunk WHERE subscription_id = ANY (ARRAY(SELECT id FROM ids"
+		" WHERE NOT EXISTS (SELECT FROM behavior._subscription s WHERE s.subscription_id = ids.id)))";
+	static const char *const joins =
+		"DELETE FROM behavior._subscription_join j WHERE NOT EXISTS"
+		" (SELECT FROM behavior._subscription s WHERE s.subscription_id = j.subscription_id)";
+	SecureContext secure;
+
+	SPI_connect();
+	secure_begin(&secure, behavior_owner());
+	spi_exec(chunks, SPI_OK_DELETE, false, 0, NULL, NULL, NULL);
+	spi_exec(joins, SPI_OK_DELETE, false, 0, NULL, NULL, NULL);
+	secure_end(&secure);
+	SPI_finish();
+}
+
+/* The tick routed up to, and where its row is; -1: there is none. */
+static int64
+read_progress(Relation rel, Snapshot snapshot, ItemPointer tid)
+{
+	Relation index = index_open(behavior_relid(REL_ROUTE_PROGRESS_PKEY), AccessShareLock);
+	int64 tick = -1;
+
+	for (int64 least = last_seen;; least = 0)
+	{
+		ScanKeyData key;
+		SysScanDesc scan;
+		HeapTuple tuple;
+		bool isnull;
+
+		ScanKeyInit(&key, 1, BTGreaterEqualStrategyNumber, F_INT8GE, Int64GetDatum(least));
+		scan = systable_beginscan_ordered(rel, index, snapshot, 1, &key);
+		tuple = systable_getnext_ordered(scan, BackwardScanDirection);
+		if (HeapTupleIsValid(tuple))
+		{
+			tick = DatumGetInt64(heap_getattr(tuple, 1, RelationGetDescr(rel), &isnull));
+			*tid = tuple->t_self;
+		}
+		systable_endscan_ordered(scan);
+		if (tick >= 0 || least == 0)
+			break;
+	}
+	last_seen = Max(tick, 0);
+	index_close(index, AccessShareLock);
+	return tick;
+}
+
+static void
+insert_int64s(Relation rel, int n, const int64 *items)
+{
+	Datum values[2];
+	bool nulls[2] = {false};
+	HeapTuple tuple;
+
+	for (int i = 0; i < n; i++)
+		values[i] = Int64GetDatum(items[i]);
+	tuple = heap_form_tuple(RelationGetDescr(rel), values, nulls);
+	table_row_insert(rel, tuple, NULL);
+	heap_freetuple(tuple);
+}
+
+/*
+ * Lets new subscriptions join; "progress": the tick routed up to, -1 for none.  Returns behind
+ * which
+ * tick to route.
+ */
+static int64
+join_routes(int64 progress)
+{
+	Relation rel = NULL;
+	int64 start = -1;
+
+	for (int i = 0; i < kept.count; i++)
+	{
+		Route *route = &kept.routes[i];
+		bool joined = route->joined_tick >= 0;
+
+		if (!joined)
+		{
+			int64 row[2] = {route->id, Max(progress, route->created_tick)};
+
+			if (rel == NULL)
+				rel = table_open(behavior_relid(REL_SUBSCRIPTION_JOIN), RowExclusiveLock);
+			insert_int64s(rel, 2, row);
+			route->joined_tick = row[1];
+		}
+		if (start < 0 || (joined ? progress : route->joined_tick) < start)
+			start = joined ? progress : route->joined_tick;
+	}
+	if (rel != NULL)
+	{
+		table_close(rel, NoLock);
+		/* They are known to have joined by rows that may be rolled back. */
+		kept.fingerprint = 0;
+	}
+	return Max(start, progress);
+}
+
+/* LogRowCallback: does anybody want it? */
+static void
+route_row(TupleTableSlot *slot, void *arg)
+{
+	Step *step = arg;
+	const int *matches;
+	int nmatches;
+	int nrules = 0;
+	TimestampTz occurred_at;
+	int64 batch_id;
+	int64 tick;
+
+	slot_getallattrs(slot);
+	nmatches = pattern_set_match_row(kept.patterns, slot->tts_values, slot->tts_isnull, &matches);
+	if (nmatches == 0)
+		return;
+	occurred_at = DatumGetTimestampTz(slot->tts_values[LOG_OCCURRED_AT - 1]);
+	batch_id = DatumGetInt64(slot->tts_values[LOG_BATCH_ID - 1]);
+	tick = tick_ranges_find(step->ranges, batch_id);
+	for (int i = 0; i < nmatches; i++)
+	{
+		const Route *route = &kept.routes[matches[i]];
+
+		if (tick > route->joined_tick && occurred_at >= route->start_at &&
+			(route->skip_batches == NULL || !batch_set_contains(route->skip_batches, batch_id)))
+			step->rules[nrules++] = matches[i];
+	}
+	if (nrules > 0)
+		match_sort_put(step->sort, slot, tick, step->rules, nrules);
+}
+
+static void
+flush_route(Route *route, int64 tick)
+{
+	if (route->nrefs == 0)
+		return;
+	queue_append(route->id, true, tick, route->refs, route->nrefs);
+	route->nrefs = 0;
+	route->matched = true;
+}
+
+/* From the sort into the queues. */
+static void
+append_matches(MatchSort *sort)
+{
+	Match match;
+	int64 tick = -1;
+
+	match_sort_finish(sort);
+	while (match_sort_next(sort, &match))
+	{
+		CHECK_FOR_INTERRUPTS();
+		if (match.tick != tick)
+		{
+			for (int i = 0; i < kept.count; i++)
+				flush_route(&kept.routes[i], tick);
+			tick = match.tick;
+		}
+		for (int i = 0; i < match.nrules; i++)
+		{
+			Route *route = &kept.routes[match.rules[i]];
+
+			if (route->refs == NULL)
+				route->refs = palloc(sizeof(EventRef) * QUEUE_CHUNK);
+			route->refs[route->nrefs++] = match.ref;
+			if (route->nrefs == QUEUE_CHUNK)
+				flush_route(route, tick);
+		}
+	}
+	for (int i = 0; i < kept.count; i++)
+		flush_route(&kept.routes[i], tick);
+}
+
+/* Tells those who listen that there is something for them. */
+static bool
+notify_matched(int64 tick)
+{
+	char payload[32];
+	bool any = false;
+
+	snprintf(payload, sizeof(payload), INT64_FORMAT, tick);
+	for (int i = 0; i < kept.count; i++)
+	{
+		if (kept.routes[i].matched)
+			Async_Notify(kept.routes[i].channel, payload);
+		any |= kept.routes[i].matched;
+	}
+	return any;
+}
+
+/* Routes the events of some ticks; the snapshot is active. */
+static bool
+route_ticks(int64 after_tick, int64 upto_tick, Snapshot snapshot)
+{
+	Step step;
+
+	for (int i = 0; i < kept.count; i++)
+	{
+		kept.routes[i].refs = NULL;
+		kept.routes[i].nrefs = 0;
+		kept.routes[i].matched = false;
+	}
+	step.sort = match_sort_begin();
+	step.ranges = tick_ranges_read(snapshot, after_tick, upto_tick);
+	step.rules = palloc(sizeof(int) * kept.count);
+	(void) log_read_batches(tick_ranges_batches(step.ranges), snapshot, route_row, &step);
+	append_matches(step.sort);
+	match_sort_end(step.sort);
+	return notify_matched(upto_tick);
+}
+
+/* With the router's lock, and a snapshot taken after it.  *wrote: the lock is needed until commit.
+ */
+static StepResult
+route_locked(int64 tick, Snapshot snapshot, bool *matched, bool *wrote)
+{
+	uint64 print =
+		fingerprint(REL_SUBSCRIPTION, snapshot) * 31 + fingerprint(REL_SUBSCRIPTION_JOIN, snapshot);
+	Relation rel;
+	ItemPointerData tid;
+	int64 progress;
+	int64 start;
+	int64 upto;
+
+	if (kept.context == NULL || kept.fingerprint != print)
+	{
+		load_routes(snapshot, print);
+		delete_leftovers();
+		*wrote = true;
+	}
+	if (kept.count == 0)
+		return STEP_DONE;
+
+	/* What is read keeps its place until it is replaced. */
+	rel = table_open(behavior_relid(REL_ROUTE_PROGRESS), RowExclusiveLock);
+	progress = read_progress(rel, snapshot, &tid);
+	start = join_routes(progress);
+	*wrote |= kept.fingerprint != print;
+	upto = start < tick ? projection_choose_ticks(start, tick) : start;
+	if (upto > start)
+		*matched |= route_ticks(start, upto, snapshot);
+	if (upto > progress)
+	{
+		insert_int64s(rel, 1, &upto);
+		if (progress >= 0)
+			CatalogTupleDelete(rel, &tid);
+		CommandCounterIncrement();
+		*wrote = true;
+	}
+	table_close(rel, NoLock);
+	return upto < tick ? STEP_MORE : STEP_DONE;
+}
+
+/* One step, in a subtransaction that the caller has begun. */
+static StepResult
+route_step(int64 tick, bool wait, bool *matched)
+{
+	Oid relid = behavior_relid(REL_SUBSCRIPTION);
+	Snapshot snapshot;
+	StepResult result;
+	bool wrote = false;
+
+	if (wait)
+		behavior_lock(relid, ROUTER_LOCK, ExclusiveLock);
+	else if (!behavior_lock_conditional(relid, ROUTER_LOCK, ExclusiveLock))
+		return STEP_BUSY;
+
+	CommandCounterIncrement();
+	snapshot = RegisterSnapshot(GetLatestSnapshot());
+	PushActiveSnapshot(snapshot);
+	result = route_locked(tick, snapshot, matched, &wrote);
+	PopActiveSnapshot();
+	UnregisterSnapshot(snapshot);
+	if (!wrote)
+		behavior_unlock(relid, ROUTER_LOCK, ExclusiveLock);
+	return result;
+}
+
+static StepResult
+route_step_guarded(int64 tick, bool wait, bool *matched)
+{
+	MemoryContext caller = CurrentMemoryContext;
+	MemoryContext context =
+		AllocSetContextCreate(caller, "behavior routing", ALLOCSET_DEFAULT_SIZES);
+	ResourceOwner owner = CurrentResourceOwner;
+	ErrorData *volatile edata = NULL;
+	volatile StepResult result = STEP_FAILED;
+
+	BeginInternalSubTransaction(NULL);
+	MemoryContextSwitchTo(context);
+	PG_TRY();
+	{
+		result = route_step(tick, wait, matched);
+		ReleaseCurrentSubTransaction();
+	}
+	PG_CATCH();
+	{
+		MemoryContextSwitchTo(caller);
+		edata = CopyErrorData();
+		FlushErrorState();
+		RollbackAndReleaseCurrentSubTransaction();
+		/* It may be half of what it should be. */
+		forget_routes();
+		result = STEP_FAILED;
+	}
+	PG_END_TRY();
+	CurrentResourceOwner = owner;
+	MemoryContextSwitchTo(caller);
+	MemoryContextDelete(context);
+
+	if (edata != NULL)
+	{
+		if (projection_error_ends_statement(edata->sqlerrcode))
+			ReThrowError(edata);
+		ereport(WARNING, (errcode(edata->sqlerrcode),
+						  errmsg("events could not be routed to subscriptions: %s", edata->message),
+						  edata->detail ? errdetail("%s", edata->detail) : 0,
+						  edata->context ? errcontext("%s", edata->context) : 0,
+						  errhint("Rollups and sessions go on; routing is tried again.")));
+		FreeErrorData(edata);
+	}
+	return result;
+}
+
+bool
+route_all(int64 tick, bool own_transactions, bool wait)
+{
+	bool in_transaction = IsTransactionState();
+	MemoryContext old_context = CurrentMemoryContext;
+	bool matched = false;
+	StepResult result;
+
+	if (!in_transaction)
+		start_transaction();
+	do
+	{
+		CHECK_FOR_INTERRUPTS();
+		MemoryContextSwitchTo(CurTransactionContext);
+		result = subscription_any() ? route_step_guarded(tick, wait, &matched) : STEP_DONE;
+		if (own_transactions)
+			next_transaction();
+	} while (result == STEP_MORE);
+
+	if (!in_transaction)
+		finish_transaction();
+	/* The caller's context, unless it belonged to the transaction that has just ended. */
+	MemoryContextSwitchTo(own_transactions && in_transaction && !SPI_inside_nonatomic_context()
+							  ? CurTransactionContext
+							  : old_context);
+	return matched;
+}
