@@ -15,6 +15,7 @@ OBJS = $(patsubst %.c,%.o,$(sort $(wildcard src/*.c src/*/*.c)))
 SQL_MODULES = \
 	src/core/schema.sql \
 	src/core/functions.sql \
+	src/gate/json_schema.sql \
 	src/log/log.sql \
 	src/log/batch.sql \
 	src/ingest/event_key.sql \

@@ -26,7 +26,8 @@ SELECT is_empty($$SELECT name FROM rel WHERE relnamespace <> 'behavior'::regname
 
 -- Volatility.  Pure functions are immutable, what reads is stable, what writes is volatile.
 SELECT set_eq($$SELECT DISTINCT proname::text FROM fn WHERE provolatile = 'i' AND left(proname, 1) <> '_'$$,
-	ARRAY['time_bucket', 'try_numeric', 'try_bigint', 'try_boolean', 'try_timestamptz', 'session_id'],
+	ARRAY['time_bucket', 'try_numeric', 'try_bigint', 'try_boolean', 'try_timestamptz', 'session_id',
+		'json_schema_valid', 'json_schema_errors'],
 	'the immutable functions');
 SELECT set_eq($$SELECT DISTINCT proname::text FROM fn WHERE provolatile = 'i' AND proparallel <> 's'$$,
 	ARRAY[]::text[], 'every immutable function is parallel safe');
@@ -60,7 +61,8 @@ SELECT set_eq($$
 		SELECT FROM pg_depend d JOIN pg_rewrite r ON d.classid = 'pg_rewrite'::regclass AND d.objid = r.oid
 		JOIN rel v ON v.oid = r.ev_class
 		WHERE d.refclassid = 'pg_proc'::regclass AND d.refobjid = fn.oid))$$,
-	ARRAY['time_bucket', 'try_numeric', 'try_bigint', 'try_boolean', 'try_timestamptz', 'session_id', 'last_batch'],
+	ARRAY['time_bucket', 'try_numeric', 'try_bigint', 'try_boolean', 'try_timestamptz', 'session_id', 'last_batch',
+		'json_schema_valid', 'json_schema_errors'],
 	'PUBLIC may execute the pure functions and last_batch, nothing else');
 SELECT is_empty($$
 	SELECT name, a.privilege_type FROM rel, aclexplode(coalesce(relacl, acldefault(CASE WHEN relkind = 'S' THEN 's' ELSE 'r' END::"char", relowner))) a
