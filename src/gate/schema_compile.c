@@ -437,7 +437,9 @@ json_schema_compile_options(Jsonb *schema, int options)
 	if (compiled == NULL)
 		ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 						errmsg("the JSON schema is not valid: %s", error.message),
-						errdetail("This is about \"%s\" of the schema.", error.schema_path)));
+						error.schema_path[0] == '\0'
+							? errdetail("This is about the schema as a whole.")
+							: errdetail("This is about \"%s\" in the schema.", error.schema_path)));
 	return compiled;
 }
 

@@ -266,6 +266,9 @@ schema_check_regex(SchemaCheck *check, const SchemaRegex *regex, const char *tex
 extern void schema_report(SchemaCheck *check, const SchemaNode *node, const char *keyword,
 						  const JsonSlot *slot, const char *format, ...) pg_attribute_printf(5, 6);
 
+/* Of a noun behind a number. */
+#define PLURAL(count) ((count) == 1 ? "" : "s")
+
 /* Should the check go on after something was found? */
 static inline bool
 schema_check_goes_on(const SchemaCheck *check)

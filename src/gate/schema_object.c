@@ -160,15 +160,15 @@ schema_check_object(SchemaCheck *check, const SchemaNode *node, const JsonSlot *
 
 	if (slot->length < rules->min_properties)
 	{
-		schema_report(check, node, "minProperties", slot, "must have at least %d members",
-					  rules->min_properties);
+		schema_report(check, node, "minProperties", slot, "must have at least %d member%s",
+					  rules->min_properties, PLURAL(rules->min_properties));
 		if (schema_check_ends(check, false, &valid))
 			return false;
 	}
 	if (slot->length > rules->max_properties)
 	{
-		schema_report(check, node, "maxProperties", slot, "must have at most %d members",
-					  rules->max_properties);
+		schema_report(check, node, "maxProperties", slot, "must have at most %d member%s",
+					  rules->max_properties, PLURAL(rules->max_properties));
 		if (schema_check_ends(check, false, &valid))
 			return false;
 	}

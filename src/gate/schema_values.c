@@ -45,15 +45,15 @@ schema_check_string(SchemaCheck *check, const SchemaNode *node, const JsonSlot *
 		schema_check_work(check, slot->length / 64);
 		if (characters > rules->max_length)
 		{
-			schema_report(check, node, "maxLength", slot, "must have at most %d characters",
-						  rules->max_length);
+			schema_report(check, node, "maxLength", slot, "must have at most %d character%s",
+						  rules->max_length, PLURAL(rules->max_length));
 			if (schema_check_ends(check, false, &valid))
 				return false;
 		}
 		if (characters < rules->min_length)
 		{
-			schema_report(check, node, "minLength", slot, "must have at least %d characters",
-						  rules->min_length);
+			schema_report(check, node, "minLength", slot, "must have at least %d character%s",
+						  rules->min_length, PLURAL(rules->min_length));
 			if (schema_check_ends(check, false, &valid))
 				return false;
 		}
@@ -282,13 +282,15 @@ check_contains(SchemaCheck *check, const SchemaNode *node, const JsonSlot *slot,
 			schema_report(check, node, "contains", slot, "must contain an element that matches");
 		else
 			schema_report(check, node, "minContains", slot,
-						  "must contain at least %d elements that match", rules->min_contains);
+						  "must contain at least %d element%s that match", rules->min_contains,
+						  PLURAL(rules->min_contains));
 		return false;
 	}
 	if (count > rules->max_contains)
 	{
 		schema_report(check, node, "maxContains", slot,
-					  "must contain at most %d elements that match", rules->max_contains);
+					  "must contain at most %d element%s that match", rules->max_contains,
+					  PLURAL(rules->max_contains));
 		return false;
 	}
 	return true;
@@ -307,15 +309,15 @@ schema_check_array(SchemaCheck *check, const SchemaNode *node, const JsonSlot *s
 
 	if (slot->length < rules->min_items)
 	{
-		schema_report(check, node, "minItems", slot, "must have at least %d elements",
-					  rules->min_items);
+		schema_report(check, node, "minItems", slot, "must have at least %d element%s",
+					  rules->min_items, PLURAL(rules->min_items));
 		if (schema_check_ends(check, false, &valid))
 			return false;
 	}
 	if (slot->length > rules->max_items)
 	{
-		schema_report(check, node, "maxItems", slot, "must have at most %d elements",
-					  rules->max_items);
+		schema_report(check, node, "maxItems", slot, "must have at most %d element%s",
+					  rules->max_items, PLURAL(rules->max_items));
 		if (schema_check_ends(check, false, &valid))
 			return false;
 	}
