@@ -76,7 +76,7 @@ SELECT results_eq($$
 SELECT set_eq($$
 	SELECT relname::text FROM rel, aclexplode(relacl) a
 	WHERE a.grantee = 'pg_monitor'::regrole AND a.privilege_type = 'SELECT'$$,
-	ARRAY['batch', 'intake', 'tick', 'projection', 'rollup', 'scheduled_refresh'],
+	ARRAY['batch', 'intake', 'tick', 'projection', 'rollup', 'subscription', 'scheduled_refresh'],
 	'pg_monitor reads what monitoring needs');
 SELECT is_empty($$
 	SELECT name FROM rel, aclexplode(relacl) a WHERE a.grantee = 'pg_monitor'::regrole AND a.privilege_type <> 'SELECT'$$,
