@@ -30,6 +30,7 @@ SQL_MODULES = \
 	src/fold/matview.sql \
 	src/fold/verify.sql \
 	src/route/redrive.sql \
+	src/route/event_pattern.sql \
 	src/route/subscription.sql \
 	src/route/subscription_api.sql \
 	src/worker/worker.sql

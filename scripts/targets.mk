@@ -10,7 +10,7 @@ C_FILES = $(sort $(wildcard src/*.[ch] src/*/*.[ch] bench/*.c))
 CLANG_FORMAT ?= clang-format
 SCRIPT_ENV = PG_CONFIG='$(PG_CONFIG)' TESTS='$(TESTS)' SEED='$(SEED)' MAKE='$(MAKE)'
 
-BENCH_PARTS = bulk pipeline single growth staleness peers
+BENCH_PARTS = bulk pipeline single growth staleness match peers
 
 .PHONY: test $(TEST_KINDS) soak demo demo-stop bench bench-full $(BENCH_PARTS:%=bench-%) format check-format cppcheck help clean-work
 
@@ -45,6 +45,7 @@ bench-pipeline:			## ingest and fold next to hand-written SQL
 bench-single:			## single-row INSERTs
 bench-growth:			## cost an event as the database fills
 bench-staleness:		## dashboards and lag under a steady load and a spike
+bench-match:			## event patterns: by operator, and 1 to 1,000 rules
 bench-peers:			## ClickHouse and DuckDB, when installed
 $(BENCH_PARTS:%=bench-%):
 	+@$(SCRIPT_ENV) bench/run $(BENCH) $(@:bench-%=%)

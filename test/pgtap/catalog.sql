@@ -27,7 +27,7 @@ SELECT is_empty($$SELECT name FROM rel WHERE relnamespace <> 'behavior'::regname
 -- Volatility.  Pure functions are immutable, what reads is stable, what writes is volatile.
 SELECT set_eq($$SELECT DISTINCT proname::text FROM fn WHERE provolatile = 'i' AND left(proname, 1) <> '_'$$,
 	ARRAY['time_bucket', 'try_numeric', 'try_bigint', 'try_boolean', 'try_timestamptz', 'session_id',
-		'json_schema_valid', 'json_schema_errors'],
+		'json_schema_valid', 'json_schema_errors', 'event_matches', 'event_matched', 'explain_match'],
 	'the immutable functions');
 SELECT set_eq($$SELECT DISTINCT proname::text FROM fn WHERE provolatile = 'i' AND proparallel <> 's'$$,
 	ARRAY[]::text[], 'every immutable function is parallel safe');
@@ -62,7 +62,7 @@ SELECT set_eq($$
 		JOIN rel v ON v.oid = r.ev_class
 		WHERE d.refclassid = 'pg_proc'::regclass AND d.refobjid = fn.oid))$$,
 	ARRAY['time_bucket', 'try_numeric', 'try_bigint', 'try_boolean', 'try_timestamptz', 'session_id', 'last_batch',
-		'json_schema_valid', 'json_schema_errors'],
+		'json_schema_valid', 'json_schema_errors', 'event_json', 'event_matches', 'event_matched', 'explain_match'],
 	'PUBLIC may execute the pure functions and last_batch, nothing else');
 SELECT is_empty($$
 	SELECT name, a.privilege_type FROM rel, aclexplode(coalesce(relacl, acldefault(CASE WHEN relkind = 'S' THEN 's' ELSE 'r' END::"char", relowner))) a
