@@ -10,6 +10,7 @@
 
 #include "common/hashfn.h"
 #include "lib/ilist.h"
+#include "nodes/primnodes.h"
 #include "utils/hsearch.h"
 #include "utils/memutils.h"
 
@@ -115,6 +116,22 @@ find_pattern(Jsonb *source)
 	return entry;
 }
 
+/*
+ * Is the argument written as a constant?  A parameter, which get_fn_expr_arg_stable() takes for as
+ * good, is not: PL/pgSQL evaluates the same expression with other values.
+ */
+static bool
+is_constant(Node *call, int arg)
+{
+	List *args = NIL;
+
+	if (call != NULL && IsA(call, FuncExpr))
+		args = ((FuncExpr *) call)->args;
+	else if (call != NULL && IsA(call, OpExpr))
+		args = ((OpExpr *) call)->args;
+	return arg < list_length(args) && IsA(list_nth(args, arg), Const);
+}
+
 EventPattern *
 pattern_of_call(FunctionCallInfo fcinfo, int arg)
 {
@@ -127,7 +144,7 @@ pattern_of_call(FunctionCallInfo fcinfo, int arg)
 	if (site == NULL)
 	{
 		site = MemoryContextAllocZero(fcinfo->flinfo->fn_mcxt, sizeof(CallSite));
-		site->constant = get_fn_expr_arg_stable(fcinfo->flinfo, arg);
+		site->constant = is_constant(fcinfo->flinfo->fn_expr, arg);
 		fcinfo->flinfo->fn_extra = site;
 	}
 	if (site->generation != generation || !same_source(site->entry->source, source))
