@@ -61,7 +61,7 @@ def rounded(row):
 
 
 class Oracle:
-    def __init__(self, arguments):
+    def __init__(self, arguments, settings=()):
         self.seed = arguments.seed
         self.rng = random.Random("oracle %d" % self.seed)
         self.count = arguments.events
@@ -72,7 +72,7 @@ class Oracle:
         self.done = threading.Event()
         # One in three without the library preloaded: then nothing runs in the background.
         self.workers = self.rng.random() < 0.67
-        settings = ["max_connections = 60", "behavior.tick_interval = '500ms'", "behavior.tick_events = 300"]
+        settings = ["max_connections = 60", "behavior.tick_interval = '500ms'", "behavior.tick_events = 300", *settings]
         if self.workers:
             settings.append("shared_preload_libraries = 'behavior'")
         else:
@@ -390,13 +390,13 @@ class Oracle:
         return not self.problems
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def main(description, kind, events):
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--bindir", required=True)
     parser.add_argument("--folder", required=True)
     parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(1000000))
-    parser.add_argument("--events", type=int, default=6000)
-    oracle = Oracle(parser.parse_args())
+    parser.add_argument("--events", type=int, default=events)
+    oracle = kind(parser.parse_args())
     good = False
     try:
         good = oracle.run()
@@ -410,4 +410,4 @@ def main():
 
 
 if __name__ == "__main__":
-    main()
+    main(__doc__, Oracle, 6000)
