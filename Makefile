@@ -19,6 +19,7 @@ SQL_MODULES = \
 	src/log/log.sql \
 	src/log/batch.sql \
 	src/ingest/event_key.sql \
+	src/gate/event_type.sql \
 	src/ingest/dead_letter.sql \
 	src/fold/tick.sql \
 	src/log/batch_views.sql \

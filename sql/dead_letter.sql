@@ -7,7 +7,7 @@ SELECT behavior._dead_letter('ingest', 1, 'web', 'PageView', 'e1', '{"a": 1', 'u
 SELECT dead_letter_id > 0 AS numbered, batch_id, failed_at <= clock_timestamp() AS dated, stage, reason, detail, errors, source, type, event_id,
 	payload, projection, attempts, redriven_at
 	FROM behavior.dead_letter;
-SELECT behavior._dead_letter('fold', 12, NULL, NULL, NULL, NULL, NULL) IS NOT NULL AS stored;
+SELECT behavior._dead_letter('fold', 15, NULL, NULL, NULL, NULL, NULL) IS NOT NULL AS stored;
 SELECT stage, reason, detail, source, type, event_id, payload FROM behavior.dead_letter ORDER BY dead_letter_id DESC LIMIT 1;
 TRUNCATE behavior.dead_letter;
 

@@ -42,6 +42,7 @@ static const char *const rel_names[BEHAVIOR_REL_COUNT] = {
 	[REL_TICK_STATE_PKEY] = "_tick_state_pkey",
 	[REL_EVENT] = "event",
 	[REL_INBOX] = "inbox",
+	[REL_EVENT_TYPE] = "_event_type",
 	[REL_PROJECTION] = "_projection",
 	[REL_PROJECTION_TICK] = "_projection_tick",
 	[REL_PROJECTION_TICK_PKEY] = "_projection_tick_pkey",

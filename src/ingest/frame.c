@@ -27,6 +27,7 @@
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
 
+#include "gate/event_type.h"
 #include "ingest/frame_internal.h"
 #include "ingest/lookup.h"
 
@@ -166,6 +167,7 @@ push(MemoryContext query, BehaviorRel door, MemoryContext receipts_context)
 	frame->extents.extents = MemoryContextAlloc(context, INITIAL_EXTENTS * sizeof(Extent));
 	frame->below = top_frame;
 	top_frame = frame;
+	event_type_refresh();
 	return frame;
 }
 

@@ -14,6 +14,7 @@
 #include "utils/timestamp.h"
 
 #include "core/guc.h"
+#include "gate/event_type.h"
 #include "ingest/fingerprint.h"
 #include "ingest/frame_internal.h"
 
@@ -382,6 +383,28 @@ event_refused(const Event *event, TimestampTz now, Problem *problem)
 	return false;
 }
 
+/*
+ * Refuses an event that its declared type does not take; false: it takes it, or nothing is
+ * declared.
+ */
+static bool
+type_refused(Frame *frame, const Event *event, int source)
+{
+	const TextField *name = &frame->sources[source].source;
+	MemoryContext old = MemoryContextSwitchTo(frame_scratch(frame));
+	EventTypeVerdict verdict;
+	bool accepted = event_type_accepts(name->data, name->length, event->type.data,
+									   event->type.length, event->properties, &verdict);
+
+	MemoryContextSwitchTo(old);
+	if (accepted)
+		return false;
+	frame_refuse(frame, verdict.reason, verdict.message, verdict.errors, event, source,
+				 add_receipt(frame, &event->event_id));
+	MemoryContextReset(frame->scratch);
+	return true;
+}
+
 /* What else came with an event, copied behind it; neighbours mostly share it. */
 static TextField
 keep_sent_with(Frame *frame, const TextField *sent_with)
@@ -501,6 +524,12 @@ frame_add(Frame *frame, const Event *event, TextField *event_id, TimestampTz *re
 			*event_id = event->event_id;
 		frame_refuse(frame, problem.reason, problem.message, NULL, event, source,
 					 add_receipt(frame, &event->event_id));
+		return NULL;
+	}
+	if (event_type_gate() && type_refused(frame, event, source))
+	{
+		if (event_id != NULL)
+			*event_id = event->event_id;
 		return NULL;
 	}
 

@@ -152,6 +152,10 @@ hint_for(Reason reason)
 			return "Give each event an event_id of its own; a retry must send the same payload.";
 		case REASON_LOOP:
 			return "Narrow the subscription's pattern so that it does not match what its handler sends, or raise behavior.max_hops.";
+		case REASON_SCHEMA_VIOLATION:
+			return "behavior.event_type shows the schema, behavior.alter_event_type() changes it.";
+		case REASON_UNKNOWN_TYPE:
+			return "Declare the type with behavior.create_event_type(), or set behavior.unknown_type to accept.";
 		default:
 			return "Set behavior.on_invalid to dead_letter to keep such events in behavior.dead_letter and go on.";
 	}

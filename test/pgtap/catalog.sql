@@ -33,7 +33,8 @@ SELECT set_eq($$SELECT DISTINCT proname::text FROM fn WHERE provolatile = 'i' AN
 	ARRAY[]::text[], 'every immutable function is parallel safe');
 SELECT is((SELECT string_agg(DISTINCT provolatile::text, '') FROM fn WHERE proname = f), v, f || ' is of volatility ' || v)
 FROM (VALUES ('ingest', 'v'), ('create_rollup', 'v'), ('alter_rollup', 'v'), ('drop_rollup', 'v'), ('rebuild', 'v'),
-	('schedule_refresh', 'v'), ('unschedule_refresh', 'v'), ('tick', 'v'), ('redrive', 'v')) AS t (f, v);
+	('schedule_refresh', 'v'), ('unschedule_refresh', 'v'), ('tick', 'v'), ('create_event_type', 'v'), ('alter_event_type', 'v'), ('drop_event_type', 'v'),
+	('redrive', 'v')) AS t (f, v);
 SELECT isnt((SELECT string_agg(DISTINCT provolatile::text, '') FROM fn WHERE proname = f), 'i', f || ' is not immutable')
 FROM unnest(ARRAY['find_event', 'last_batch', 'verify']) AS f;
 
@@ -152,6 +153,9 @@ SELECT is(pg_temp.columns_of('behavior.dead_letter'),
 	'source text, type text, event_id text, payload text, projection text, attempts integer, redriven_at timestamp with time zone, '
 	'previous bigint, received_at timestamp with time zone, sent_with jsonb, payload_intact boolean',
 	'behavior.dead_letter');
+SELECT is(pg_temp.columns_of('behavior.event_type'),
+	'type text, source text, version integer, schema jsonb, owner name, created_at timestamp with time zone, '
+	'retired_at timestamp with time zone, current boolean', 'behavior.event_type');
 SELECT is(pg_temp.columns_of('behavior.tick'),
 	'tick_id bigint, ticked_at timestamp with time zone, batches bigint, events bigint, first_occurred_at timestamp with time zone, '
 	'last_occurred_at timestamp with time zone', 'behavior.tick');

@@ -56,7 +56,7 @@ SELECT is_empty($$
 	'sequences are nobody''s business');
 SELECT is(state('regress_privilege_sender', 'SELECT count(*) FROM ' || relation), '42501', 'no reading of ' || relation)
 FROM unnest(ARRAY['behavior.event', 'behavior.log', 'behavior.batch', 'behavior.dead_letter', 'behavior.session', 'behavior.event_session',
-	'behavior.activity', 'behavior.activity_folded', 'behavior.intake', 'behavior.tick', 'behavior.projection']) AS relation
+	'behavior.activity', 'behavior.activity_folded', 'behavior.intake', 'behavior.tick', 'behavior.projection', 'behavior.event_type']) AS relation
 WHERE to_regclass(relation) IS NOT NULL;
 SELECT is(state('regress_privilege_sender', statement), '42501', statement)
 FROM unnest(ARRAY[
@@ -65,6 +65,10 @@ FROM unnest(ARRAY[
 	'SELECT * FROM behavior.verify()',
 	'SELECT behavior.rebuild(''sessions'')',
 	'CALL behavior.tick()',
+	'SELECT behavior.create_event_type(''x'')',
+	'SELECT behavior.alter_event_type(''x'', NULL)',
+	'SELECT behavior.drop_event_type(''x'')',
+	'SELECT * FROM behavior.redrive()',
 	'SELECT behavior.create_rollup(''r'', ''SELECT count(*) FROM behavior.event'')']) AS statement;
 SELECT is(state('regress_privilege_sender', statement), '42501', statement)
 FROM unnest(ARRAY['UPDATE behavior.event SET type = ''x''', 'DELETE FROM behavior.event', 'TRUNCATE behavior.log',

@@ -25,6 +25,9 @@ $node->safe_psql('original', q{
 	CREATE UNIQUE INDEX ON public.top (user_id);
 	SELECT behavior.schedule_refresh('public.top', '1 second');
 	INSERT INTO behavior.event (event_id, type, user_id) VALUES ('broken', '', 'u1');
+	SELECT behavior.create_event_type('typed', '{"required": ["a"]}');
+	SELECT behavior.alter_event_type('typed', '{"required": ["b"]}');
+	SELECT behavior.create_event_type('typed', NULL, 'lax');
 });
 $node->safe_psql('original', 'CALL behavior.tick()');
 send_events($node, 'original', 201, 300);
@@ -42,6 +45,7 @@ my $tables = q{SELECT string_agg(x, E'\n' ORDER BY x COLLATE "C") FROM (
 	UNION ALL SELECT 'batch ' || to_jsonb(b)::text FROM behavior.batch b
 	UNION ALL SELECT 'intake ' || to_jsonb(i)::text FROM behavior.intake i
 	UNION ALL SELECT 'tick ' || to_jsonb(t)::text FROM behavior.tick t
+	UNION ALL SELECT 'type ' || to_jsonb(t)::text FROM behavior.event_type t
 	UNION ALL SELECT 'letter ' || to_jsonb(d)::text FROM behavior.dead_letter d) x};
 my $before = $node->safe_psql('original', $tables);
 
@@ -87,6 +91,11 @@ foreach my $database (qw(custom plain watched))
 	is($node->safe_psql($database, 'SELECT matview, every, only_on_change FROM behavior.scheduled_refresh'),
 		'top|00:00:01|t', "$database: the schedule came back");
 	ok($node->poll_query_until($database, 'SELECT sum(events) = 400 FROM top'), "$database: and is kept");
+	$node->safe_psql($database, q{INSERT INTO behavior.event (event_id, source, type) VALUES ('bad', 'web', 'typed'), ('good', 'lax', 'typed')});
+	is($node->safe_psql($database, "SELECT reason, errors -> 'version' FROM behavior.dead_letter WHERE event_id = 'bad'"), 'schema_violation|2',
+		"$database: event types hold");
+	is($node->safe_psql($database, q{SELECT status, reason FROM behavior.redrive('missing_field', patch => '{"type": "mended"}')}),
+		"accepted|\naccepted|", "$database: dead letters can be sent again");
 }
 
 # Schema only: an empty beginning that knows its rollups.
