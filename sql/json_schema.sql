@@ -155,6 +155,7 @@ SELECT * FROM behavior.json_schema_errors('{"not": {"pattern": "^(a|aa)*$"}}', t
 SELECT * FROM behavior.json_schema_errors('{"patternProperties": {"^(x+x+)+[yz]$": false}}', jsonb_build_object(repeat('x', 60), 1));
 SELECT behavior.json_schema_valid('{"pattern": "^(.*)*(.*)*(.*)*x$"}', to_jsonb(repeat('a', 100000))) AS long,
 	behavior.json_schema_valid('{"pattern": "z"}', to_jsonb(repeat('a', 30000) || 'z')) AS late,
+	behavior.json_schema_valid('{"pattern": "^(a|b)*z$"}', to_jsonb(repeat('a', 30000) || 'z')) AS alternatives,
 	behavior.json_schema_valid('{"pattern": "^[a-y]*z$"}', to_jsonb(repeat('a', 1000000) || 'z')) AS later;
 -- Nor can references: 2^60 evaluations.
 SELECT * FROM behavior.json_schema_errors(
@@ -220,4 +221,4 @@ FROM behavior._json_schema_fuzz((SELECT array_agg(schema::text) FROM purchase) |
 	'{"$defs": {"a": {"$anchor": "x", "properties": {"n": {"$ref": "#"}}}}, "anyOf": [{"$ref": "#x"}, {"type": "array", "prefixItems": [{"minimum": 1}], "items": {"$ref": "#/$defs/a"}}], "unevaluatedProperties": false}',
 	'{"$dynamicAnchor": "t", "patternProperties": {"^(a+)+$": {"$dynamicRef": "#t"}}, "contains": {"multipleOf": 0.3}, "uniqueItems": true, "not": {"const": [1, "a"]}}',
 	'{"$schema": "http://json-schema.org/draft-07/schema#", "dependencies": {"a": ["b"], "b": {"maxProperties": 3}}, "items": [{"format": "uri"}], "additionalItems": {"pattern": "^\\w+\\s$"}}'],
-	ARRAY['{"item": "cup", "price": 9.99, "quantity": 1, "currency": "EUR"}', '[1, "a", {"n": {"n": []}}]', '{"a": 1, "b": [2, 2.0], "aa": {"aaaaaaaaaaaaaaaaaaaaaaaaaaaab": null}}', '"http://a/b"', '0.9'], 1, 3000);
+	ARRAY['{"item": "cup", "price": 9.99, "quantity": 1, "currency": "EUR"}', '[1, "a", {"n": {"n": []}}]', '{"a": 1, "b": [2, 2.0], "aa": {"aaab": null}}', '"http://a/b"', '0.9'], 1, 3000);

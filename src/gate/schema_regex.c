@@ -22,12 +22,12 @@
 
 /* Backtracking points of the first try, factor of the next ones, and the last limit. */
 #define FIRST_LIMIT	 256
-#define LIMIT_FACTOR 8
-#define LAST_LIMIT	 (1024 * 1024)
+#define LIMIT_FACTOR 16
+#define LAST_LIMIT	 (256 * 1024)
 
 /* Steps that a match costs in any case, and text that costs one. */
 #define MATCH_STEPS	   16
-#define BYTES_PER_STEP 16
+#define BYTES_PER_STEP 64
 
 /* Memory of one match, in kB, and how much of it is kept for the next. */
 #define HEAP_LIMIT 16384
