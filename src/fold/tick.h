@@ -9,6 +9,7 @@
 #ifndef BEHAVIOR_TICK_H
 #define BEHAVIOR_TICK_H
 
+#include "fmgr.h"
 #include "utils/snapshot.h"
 
 #include "log/batch_set.h"
@@ -36,5 +37,8 @@ extern int64 tick_waiting(int64 limit);
 
 /* The last tick that "snapshot" sees; 0 when there is none. */
 extern int64 tick_last(Snapshot snapshot);
+
+/* behavior._tick_id(), which keeps in its call site what it has looked up. */
+extern Datum behavior_tick_id(PG_FUNCTION_ARGS);
 
 #endif

@@ -23,6 +23,7 @@
 
 #include "core/catalog.h"
 #include "core/compat.h"
+#include "fold/tick.h"
 
 #define KEPT_RUNS 8
 

@@ -57,13 +57,6 @@ extern void delivery_all(bool own_transactions);
  */
 extern List *delivery_due(TimestampTz *next_due);
 
-/*
- * How deep in handlers the events sent now are: 0 outside; the hop count that a stored event gets,
- * one more than the highest of those that the handler was called with.  Above 0 means that a
- * handler runs.
- */
-extern int delivery_hops(void);
-
 /* Raises 25001 when called by a handler: "what" cannot run inside one. */
 extern void delivery_forbid_in_handler(const char *what);
 

@@ -59,11 +59,11 @@ typedef struct RowScan
 } RowScan;
 
 static void
-scan_begin(RowScan *scan, BehaviorRel index, int nkeys, ScanKey keys)
+scan_begin(RowScan *scan, BehaviorRel index, Snapshot snapshot, int nkeys, ScanKey keys)
 {
 	scan->rel = table_open(behavior_relid(REL_DELIVERY), AccessShareLock);
 	scan->index = index_open(behavior_relid(index), AccessShareLock);
-	scan->scan = systable_beginscan_ordered(scan->rel, scan->index, SnapshotSelf, nkeys, keys);
+	scan->scan = systable_beginscan_ordered(scan->rel, scan->index, snapshot, nkeys, keys);
 }
 
 static HeapTuple
@@ -249,7 +249,7 @@ delivery_row_find(int64 delivery_id, DeliveryRow *row)
 	HeapTuple tuple;
 
 	key_int8(&key, ROW_DELIVERY_ID, BTEqualStrategyNumber, delivery_id);
-	scan_begin(&scan, REL_DELIVERY_PKEY, 1, &key);
+	scan_begin(&scan, REL_DELIVERY_PKEY, SnapshotSelf, 1, &key);
 	tuple = scan_next(&scan);
 	if (HeapTupleIsValid(tuple))
 		read_row(&scan, tuple, row);
@@ -269,7 +269,7 @@ delivery_rows_due(int64 subscription_id, char state, TimestampTz upto, DeliveryR
 	key_state(&keys[1], state);
 	ScanKeyInit(&keys[2], ROW_DUE_AT, BTLessEqualStrategyNumber, F_TIMESTAMPTZ_LE,
 				TimestampTzGetDatum(upto));
-	scan_begin(&scan, REL_DELIVERY_DUE, 3, keys);
+	scan_begin(&scan, REL_DELIVERY_DUE, SnapshotSelf, 3, keys);
 	while (n < max && HeapTupleIsValid(tuple = scan_next(&scan)))
 		read_row(&scan, tuple, &rows[n++]);
 	scan_end(&scan);
@@ -277,7 +277,7 @@ delivery_rows_due(int64 subscription_id, char state, TimestampTz upto, DeliveryR
 }
 
 TimestampTz
-delivery_rows_next_due(int64 subscription_id, char state)
+delivery_rows_next_due(int64 subscription_id, char state, Snapshot snapshot)
 {
 	RowScan scan;
 	ScanKeyData keys[2];
@@ -286,7 +286,7 @@ delivery_rows_next_due(int64 subscription_id, char state)
 
 	key_int8(&keys[0], ROW_SUBSCRIPTION_ID, BTEqualStrategyNumber, subscription_id);
 	key_state(&keys[1], state);
-	scan_begin(&scan, REL_DELIVERY_DUE, 2, keys);
+	scan_begin(&scan, REL_DELIVERY_DUE, snapshot, 2, keys);
 	tuple = scan_next(&scan);
 	if (HeapTupleIsValid(tuple))
 	{
@@ -314,7 +314,7 @@ delivery_rows_held(int64 subscription_id, TimestampTz from, TimestampTz upto, De
 				TimestampTzGetDatum(from));
 	ScanKeyInit(&keys[3], ROW_OCCURRED_AT, BTLessEqualStrategyNumber, F_TIMESTAMPTZ_LE,
 				TimestampTzGetDatum(upto));
-	scan_begin(&scan, REL_DELIVERY_ORDER, 4, keys);
+	scan_begin(&scan, REL_DELIVERY_ORDER, SnapshotSelf, 4, keys);
 	while (n < max && HeapTupleIsValid(tuple = scan_next(&scan)))
 		read_row(&scan, tuple, &rows[n++]);
 	scan_end(&scan);
@@ -334,7 +334,7 @@ delivery_row_of_actor(const DeliveryRow *row, char state, DeliveryRow *first)
 	key_text(&keys[1], ROW_ACTOR, row->actor);
 	key_text(&keys[2], ROW_SOURCE, row->source);
 	key_state(&keys[3], state);
-	scan_begin(&scan, REL_DELIVERY_ACTOR, 4, keys);
+	scan_begin(&scan, REL_DELIVERY_ACTOR, SnapshotSelf, 4, keys);
 	tuple = scan_next(&scan);
 	if (HeapTupleIsValid(tuple))
 		read_row(&scan, tuple, first);
@@ -367,7 +367,7 @@ delivery_row_compare(const DeliveryRow *a, const DeliveryRow *b)
 }
 
 List *
-delivery_row_subscriptions(void)
+delivery_row_subscriptions(Snapshot snapshot)
 {
 	List *ids = NIL;
 	int64 last = 0;
@@ -381,7 +381,7 @@ delivery_row_subscriptions(void)
 		bool isnull;
 
 		key_int8(&key, ROW_SUBSCRIPTION_ID, BTGreaterStrategyNumber, last);
-		scan_begin(&scan, REL_DELIVERY_DUE, 1, &key);
+		scan_begin(&scan, REL_DELIVERY_DUE, snapshot, 1, &key);
 		tuple = scan_next(&scan);
 		if (HeapTupleIsValid(tuple))
 			last = DatumGetInt64(

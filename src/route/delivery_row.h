@@ -55,8 +55,9 @@ extern bool delivery_row_find(int64 delivery_id, DeliveryRow *row);
 /* Rows in one state with due_at <= upto, by due_at, at most max; returns how many. */
 extern int
 delivery_rows_due(int64 subscription_id, char state, TimestampTz upto, DeliveryRow *rows, int max);
-/* When the first row in this state is due; DT_NOEND for never. */
-extern TimestampTz delivery_rows_next_due(int64 subscription_id, char state);
+/* When the first row in this state is due; DT_NOEND for never.  Snapshot: SnapshotSelf under the
+ * lock. */
+extern TimestampTz delivery_rows_next_due(int64 subscription_id, char state, Snapshot snapshot);
 
 /*
  * Rows in state DELIVERY_HELD that occurred from "from" to "upto", in the order of events, at most
@@ -71,7 +72,7 @@ extern bool delivery_row_of_actor(const DeliveryRow *row, char state, DeliveryRo
 /* In the order of events: < 0 when a comes first. */
 extern int delivery_row_compare(const DeliveryRow *a, const DeliveryRow *b);
 
-/* Subscriptions that have a row, ascending; a list of int64 *. */
-extern List *delivery_row_subscriptions(void);
+/* Subscriptions that have a row, ascending; a list of int64 *.  Without any lock. */
+extern List *delivery_row_subscriptions(Snapshot snapshot);
 
 #endif

@@ -30,6 +30,7 @@
 #include "fold/tick.h"
 #include "fold/matview.h"
 #include "log/partition.h"
+#include "route/delivery.h"
 #include "route/router.h"
 #include "worker/chores.h"
 
@@ -154,6 +155,7 @@ behavior_tick(PG_FUNCTION_ARGS)
 	int64 tick;
 
 	PreventCommandIfReadOnly("CALL behavior.tick()");
+	delivery_forbid_in_handler("behavior.tick()");
 	if (!own_transactions && IsolationUsesXactSnapshot())
 		ereport(
 			ERROR,
@@ -191,6 +193,9 @@ behavior_tick(PG_FUNCTION_ARGS)
 	(void) route_all(tick, own_transactions, true);
 	step(own_transactions);
 	projection_fold_all(tick, own_transactions, true);
+	step(own_transactions);
+	MemoryContextSwitchTo(context);
+	delivery_all(own_transactions);
 	step(own_transactions);
 	projection_build_all(own_transactions);
 	step(own_transactions);
