@@ -10,9 +10,9 @@
  * for use on a standby, where object locks this strong are refused.
  *
  * On behavior._key: 0..63 key buckets, 64 generation switch, 65 first use, 66 maintenance of
- * generations.  On behavior.tick: 0 the tick lock.  On behavior._projection: 1 names of
- * projections that are being made.  On behavior._subscription: 0 the router, 1 and
- * above delivery of a subscription, by its id.
+ * generations.  On behavior.tick: 0 the tick lock.  On behavior._projection: 1 building
+ * sessions, 2 names of projections that are being made, 1024 and above builds.  On
+ *behavior._subscription: 0 the router, 1 and above delivery of a subscription, by its id.
  */
 #ifndef BEHAVIOR_LOCK_H
 #define BEHAVIOR_LOCK_H
@@ -21,7 +21,7 @@
 #include "miscadmin.h"
 #include "storage/lock.h"
 
-#define PROJECTION_NAMES_LOCK 1
+#define PROJECTION_NAMES_LOCK 2
 
 static inline void
 behavior_lock(Oid relid, uint16 number, LOCKMODE mode)

@@ -30,6 +30,7 @@
 #include "common/hashfn.h"
 #include "executor/spi.h"
 #include "miscadmin.h"
+#include "storage/bufmgr.h"
 #include "utils/fmgroids.h"
 #include "utils/memutils.h"
 #include "utils/rel.h"
@@ -190,6 +191,29 @@ delete_leftovers(void)
 	spi_exec(joins, SPI_OK_DELETE, false, 0, NULL, NULL, NULL);
 	secure_end(&secure);
 	SPI_finish();
+}
+
+/* Is there somebody to route for, or something left over? */
+static bool
+routing_needed(void)
+{
+	Relation rel;
+	bool left = false;
+
+	if (subscription_any())
+		return true;
+	rel = table_open(behavior_relid(REL_DELIVERY_CHUNK), AccessShareLock);
+	if (RelationGetNumberOfBlocks(rel) > 0)
+	{
+		Snapshot snapshot = RegisterSnapshot(GetLatestSnapshot());
+		SysScanDesc scan = systable_beginscan(rel, InvalidOid, false, snapshot, 0, NULL);
+
+		left = HeapTupleIsValid(systable_getnext(scan));
+		systable_endscan(scan);
+		UnregisterSnapshot(snapshot);
+	}
+	table_close(rel, AccessShareLock);
+	return left;
 }
 
 /* The tick routed up to, and where its row is; -1: there is none. */
@@ -398,7 +422,7 @@ route_locked(int64 tick, Snapshot snapshot, bool *matched, bool *wrote)
 	int64 start;
 	int64 upto;
 
-	if (kept.context == NULL || kept.fingerprint != print)
+	if (kept.context == NULL || kept.fingerprint != print || kept.count == 0)
 	{
 		load_routes(snapshot, print);
 		delete_leftovers();
@@ -512,7 +536,7 @@ route_all(int64 tick, bool own_transactions, bool wait)
 	{
 		CHECK_FOR_INTERRUPTS();
 		MemoryContextSwitchTo(CurTransactionContext);
-		result = subscription_any() ? route_step_guarded(tick, wait, &matched) : STEP_DONE;
+		result = routing_needed() ? route_step_guarded(tick, wait, &matched) : STEP_DONE;
 		if (own_transactions)
 			next_transaction();
 	} while (result == STEP_MORE);
