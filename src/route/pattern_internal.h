@@ -330,21 +330,34 @@ hash_step(uint64 hash, uint64 word)
 static inline uint64
 hash_text(uint64 hash, const char *data, int length)
 {
-	uint64 word;
+	uint64 word = 0;
+	uint32 low;
+	uint32 high;
 
 	hash = hash_step(hash, length);
-	for (; length >= 8; data += 8, length -= 8)
+	if (length >= 8)
 	{
-		memcpy(&word, data, 8);
-		hash = hash_step(hash, word);
+		const char *last = data + length - 8;
+
+		for (; data < last; data += 8)
+		{
+			memcpy(&word, data, 8);
+			hash = hash_step(hash, word);
+		}
+		memcpy(&word, last, 8);
+		return hash_step(hash, word);
 	}
-	if (length > 0)
+	/* In pieces that may overlap, rather than byte by byte. */
+	if (length >= 4)
 	{
-		word = 0;
-		memcpy(&word, data, length);
-		hash = hash_step(hash, word);
+		memcpy(&low, data, 4);
+		memcpy(&high, data + length - 4, 4);
+		word = (uint64) high << 32 | low;
 	}
-	return hash;
+	else if (length > 0)
+		word = (uint64) (uint8) data[0] << 16 | (uint64) (uint8) data[length / 2] << 8 |
+			   (uint8) data[length - 1];
+	return hash_step(hash, word);
 }
 
 static inline bool

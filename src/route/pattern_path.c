@@ -13,7 +13,7 @@
 static uint32
 slot_of(const PathTable *table, const PathNode *parent, Str segment)
 {
-	return (uint32) hash_text(parent->id, segment.data, segment.length) & table->slot_mask;
+	return (uint32) (hash_text(parent->id, segment.data, segment.length) >> 32) & table->slot_mask;
 }
 
 static PathNode *
@@ -64,6 +64,7 @@ path_table_make(void)
 PathNode *
 path_child(const PathTable *table, const PathNode *parent, Str segment)
 {
+	PathNode *node;
 	uint32 slot;
 
 	if ((parent->lengths & (UINT64CONST(1) << (segment.length & 63))) == 0)
@@ -75,8 +76,9 @@ path_child(const PathTable *table, const PathNode *parent, Str segment)
 
 		if (id == 0)
 			return NULL;
-		if (table->nodes[id]->parent == parent && str_equal(table->nodes[id]->segment, segment))
-			return table->nodes[id];
+		node = table->nodes[id];
+		if (node->parent == parent && str_equal(node->segment, segment))
+			return node;
 		slot = (slot + 1) & table->slot_mask;
 	}
 }
