@@ -13,6 +13,7 @@
 #include "utils/builtins.h"
 #include "utils/memutils.h"
 
+#include "core/compat.h"
 #include "gate/schema_compile.h"
 
 #define URI_2020_12 "https://json-schema.org/draft/2020-12/schema"

@@ -183,6 +183,7 @@ schema_scan(SchemaCompiler *compiler, const JsonSlot *slot, SchemaResource *reso
 
 	if (slot->type != JSON_TYPE_OBJECT || compiler->failed)
 		return;
+	CHECK_FOR_INTERRUPTS();
 	if (compiler->nesting >= SCHEMA_MAX_NESTING)
 	{
 		schema_fail(compiler, place, "schemas are nested more than %d levels deep",
@@ -244,7 +245,7 @@ next_token(const char **pointer)
 
 	if (*cur != '/')
 		return NULL;
-	token = target = palloc(strlen(cur));
+	token = target = palloc(strcspn(cur + 1, "/") + 1);
 	for (cur++; *cur != '\0' && *cur != '/'; cur++)
 	{
 		if (cur[0] == '~' && (cur[1] == '0' || cur[1] == '1'))
