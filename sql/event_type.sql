@@ -183,3 +183,28 @@ SELECT count(behavior.create_event_type('type ' || i, jsonb_build_object('requir
 INSERT INTO behavior.event (event_id, type, properties) SELECT 'y' || i, 'type ' || i, jsonb_build_object('p' || i + i % 2, 1) FROM generate_series(1, 301) i;
 SELECT accepted, dead_letters FROM behavior.last_batch();
 SELECT bool_and(errors ->> 'type' = type AND detail LIKE '%"p' || substr(type, 6) || '"%') AS each_by_its_own FROM behavior.dead_letter WHERE event_id LIKE 'y%';
+
+\echo -- a role that may only send
+CREATE ROLE regress_type_sender;
+GRANT INSERT ON behavior.event TO regress_type_sender;
+SET ROLE regress_type_sender;
+INSERT INTO behavior.event (event_id, type, properties) VALUES ('z1', 'order', '{"price": 1}'), ('z2', 'order', '{"price": "1"}');
+SELECT accepted, dead_letters FROM behavior.last_batch();
+RESET ROLE;
+REVOKE INSERT ON behavior.event FROM regress_type_sender;
+DROP ROLE regress_type_sender;
+
+\echo -- written by somebody else, as by a restore: read anew, and a schema that is none says whose it is
+INSERT INTO behavior._event_type (source, type, version, schema, owner, created_at) VALUES ('*', 'restored', 7, '5', 10::oid::regrole, now());
+INSERT INTO behavior.event (event_id, type) VALUES ('z3', 'restored');
+INSERT INTO behavior.event (event_id, type) VALUES ('z4', 'other');
+UPDATE behavior._event_type SET schema = '{"required": ["a"]}' WHERE type = 'restored';
+INSERT INTO behavior.event (event_id, type) VALUES ('z3', 'restored');
+SELECT errors -> 'version' AS version FROM behavior.dead_letter WHERE event_id = 'z3';
+BEGIN;
+TRUNCATE behavior._event_type;
+INSERT INTO behavior.event (event_id, type) VALUES ('z5', 'restored');
+SELECT accepted, dead_letters FROM behavior.last_batch();
+ROLLBACK;
+INSERT INTO behavior.event (event_id, type) VALUES ('z6', 'restored');
+SELECT accepted, dead_letters FROM behavior.last_batch();

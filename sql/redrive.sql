@@ -166,3 +166,48 @@ SELECT event_id, properties FROM behavior.event WHERE type = 'q';
 BEGIN READ ONLY;
 SELECT * FROM behavior.redrive();
 ROLLBACK;
+
+\echo -- the merge patch itself: the cases of RFC 7396, and random documents against the same in PL/pgSQL
+SELECT document, patch, result, behavior._json_merge_patch(document, patch)::jsonb = result AS ok FROM (VALUES
+	('{"a":"b"}', '{"a":"c"}'::jsonb, '{"a":"c"}'::jsonb), ('{"a":"b"}', '{"b":"c"}', '{"a":"b","b":"c"}'), ('{"a":"b"}', '{"a":null}', '{}'),
+	('{"a":"b","b":"c"}', '{"a":null}', '{"b":"c"}'), ('{"a":["b"]}', '{"a":"c"}', '{"a":"c"}'), ('{"a":"c"}', '{"a":["b"]}', '{"a":["b"]}'),
+	('{"a":{"b":"c"}}', '{"a":{"b":"d","c":null}}', '{"a":{"b":"d"}}'), ('{"a":[{"b":"c"}]}', '{"a":[1]}', '{"a":[1]}'),
+	('["a","b"]', '["c","d"]', '["c","d"]'), ('{"a":"b"}', '["c"]', '["c"]'), ('{"a":"foo"}', 'null', 'null'), ('{"a":"foo"}', '"bar"', '"bar"'),
+	('{"e":null}', '{"a":1}', '{"e":null,"a":1}'), ('[1,2]', '{"a":"b","c":null}', '{"a":"b"}'), ('{}', '{"a":{"bb":{"ccc":null}}}', '{"a":{"bb":{}}}')) t (document, patch, result);
+SELECT behavior._json_merge_patch(' { "a" : 1.50 , "b" : { "c":"\ud800" , "d" : [ ] } } ', '{"b": {"d": null}, "e": "é\"\\"}');
+SELECT behavior._json_merge_patch('{"a": 1} 2', '{}') IS NULL AND behavior._json_merge_patch('{"a"', '{}') IS NULL AS no_json;
+CREATE FUNCTION pg_temp.merge(target jsonb, patch jsonb) RETURNS jsonb LANGUAGE plpgsql AS $$
+DECLARE
+	key text;
+	value jsonb;
+	result jsonb := '{}';
+BEGIN
+	IF jsonb_typeof(patch) <> 'object' THEN
+		RETURN patch;
+	END IF;
+	IF jsonb_typeof(target) = 'object' THEN
+		result := target;
+	END IF;
+	FOR key, value IN SELECT * FROM jsonb_each(patch) LOOP
+		IF jsonb_typeof(value) = 'null' THEN
+			result := result - key;
+		ELSE
+			result := result || jsonb_build_object(key, pg_temp.merge(result -> key, value));
+		END IF;
+	END LOOP;
+	RETURN result;
+END $$;
+CREATE FUNCTION pg_temp.random_json(depth int) RETURNS jsonb LANGUAGE plpgsql AS $$
+DECLARE
+	kind int := floor(random() * CASE WHEN depth > 0 THEN 9 ELSE 4 END);
+BEGIN
+	RETURN CASE kind
+		WHEN 0 THEN 'null' WHEN 1 THEN to_jsonb(floor(random() * 3)) WHEN 2 THEN '"a\"b"' WHEN 3 THEN 'true'
+		WHEN 4 THEN (SELECT coalesce(jsonb_agg(pg_temp.random_json(depth - 1)), '[]') FROM generate_series(1, floor(random() * 3)::int))
+		ELSE (SELECT coalesce(jsonb_object_agg((ARRAY['a', 'b', 'c', 'd"', 'é'])[1 + floor(random() * 5)::int], pg_temp.random_json(depth - 1)), '{}')
+			FROM generate_series(1, floor(random() * 5)::int))
+	END;
+END $$;
+SELECT setseed(0.7396);
+SELECT count(*) AS tried, count(DISTINCT document::text || patch) > 500 AS many, count(*) FILTER (WHERE behavior._json_merge_patch(document::text, patch)::jsonb IS DISTINCT FROM pg_temp.merge(document, patch)) AS wrong
+	FROM (SELECT pg_temp.random_json(4) AS document, pg_temp.random_json(4) AS patch FROM generate_series(1, 2000)) t;

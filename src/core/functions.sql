@@ -36,4 +36,7 @@ COMMENT ON FUNCTION behavior._json_parse(text) IS 'what the JSON doors make of a
 CREATE FUNCTION behavior._json_refusal(document text) RETURNS text
 	AS 'MODULE_PATHNAME', 'behavior__json_refusal' LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE;
 COMMENT ON FUNCTION behavior._json_refusal(text) IS 'why the JSON doors refuse a text; NULL where they accept it';
-REVOKE ALL ON FUNCTION behavior._json_parse(text), behavior._json_refusal(text) FROM PUBLIC;
+CREATE FUNCTION behavior._json_merge_patch(document text, patch jsonb) RETURNS text
+	AS 'MODULE_PATHNAME', 'behavior__json_merge_patch' LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE;
+COMMENT ON FUNCTION behavior._json_merge_patch(text, jsonb) IS 'a JSON text with a merge patch (RFC 7396) applied, as behavior.redrive() does; NULL where it is no JSON';
+REVOKE ALL ON FUNCTION behavior._json_parse(text), behavior._json_refusal(text), behavior._json_merge_patch(text, jsonb) FROM PUBLIC;

@@ -11,6 +11,7 @@
 
 PG_FUNCTION_INFO_V1(behavior__json_parse);
 PG_FUNCTION_INFO_V1(behavior__json_refusal);
+PG_FUNCTION_INFO_V1(behavior__json_merge_patch);
 
 /* Parses all of a text; NULL, with what is wrong in *reason and *message, when it is refused. */
 static JsonNode *
@@ -66,4 +67,26 @@ behavior__json_refusal(PG_FUNCTION_ARGS)
 	if (parse_whole(PG_GETARG_TEXT_PP(0), &reason, &message) != NULL)
 		PG_RETURN_NULL();
 	PG_RETURN_TEXT_P(cstring_to_text(psprintf("%s: %s", reason_name(reason), message)));
+}
+
+/* behavior._json_merge_patch(text, jsonb): the text with the patch applied; NULL where it is no
+ * JSON.
+ */
+Datum
+behavior__json_merge_patch(PG_FUNCTION_ARGS)
+{
+	text *input = PG_GETARG_TEXT_PP(0);
+	const char *data = VARDATA_ANY(input);
+	size_t offset = 0;
+	JsonError error;
+	JsonNode *node = json_parse(data, VARSIZE_ANY_EXHDR(input), &offset, &error);
+	const char *patch_text;
+	JsonNode *patch = json_of_jsonb(PG_GETARG_JSONB_P(1), &patch_text);
+	StringInfoData out;
+
+	if (node == NULL || offset < VARSIZE_ANY_EXHDR(input))
+		PG_RETURN_NULL();
+	initStringInfo(&out);
+	json_merge_patch(&out, data, node, patch_text, patch);
+	PG_RETURN_TEXT_P(cstring_to_text_with_len(out.data, out.len));
 }

@@ -25,6 +25,15 @@ COMMENT ON COLUMN behavior.event_type.owner IS 'whoever may alter and drop it; N
 COMMENT ON COLUMN behavior.event_type.retired_at IS 'when another version took its place or the type was dropped; NULL: it is in force';
 REVOKE ALL ON behavior._event_type, behavior.event_type FROM PUBLIC;
 
+-- The functions below tell other sessions by themselves; this is for whatever else writes the table: a restore, or a superuser.
+CREATE FUNCTION behavior._event_type_changed() RETURNS trigger
+	AS 'MODULE_PATHNAME', 'behavior__event_type_changed' LANGUAGE C VOLATILE PARALLEL UNSAFE;
+COMMENT ON FUNCTION behavior._event_type_changed() IS 'lets every session read the types anew';
+REVOKE ALL ON FUNCTION behavior._event_type_changed() FROM PUBLIC;
+CREATE TRIGGER _changed AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE ON behavior._event_type
+	FOR EACH STATEMENT EXECUTE FUNCTION behavior._event_type_changed();
+ALTER TABLE behavior._event_type ENABLE ALWAYS TRIGGER _changed;
+
 CREATE FUNCTION behavior.create_event_type(type text, schema jsonb DEFAULT NULL, source text DEFAULT '*', if_not_exists boolean DEFAULT false)
 	RETURNS void
 	AS 'MODULE_PATHNAME', 'behavior_create_event_type' LANGUAGE C VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE;

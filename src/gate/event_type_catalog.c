@@ -13,6 +13,7 @@
 #include "access/htup_details.h"
 #include "access/table.h"
 #include "access/xact.h"
+#include "commands/trigger.h"
 #include "fmgr.h"
 #include "miscadmin.h"
 #include "utils/acl.h"
@@ -33,6 +34,7 @@
 PG_FUNCTION_INFO_V1(behavior_create_event_type);
 PG_FUNCTION_INFO_V1(behavior_alter_event_type);
 PG_FUNCTION_INFO_V1(behavior_drop_event_type);
+PG_FUNCTION_INFO_V1(behavior__event_type_changed);
 
 /* What there is of one (source, type). */
 typedef struct Versions
@@ -283,4 +285,16 @@ behavior_drop_event_type(PG_FUNCTION_ARGS)
 	retire_current(&versions);
 	close_versions(&versions);
 	PG_RETURN_VOID();
+}
+
+/*
+ * AFTER STATEMENT trigger of behavior._event_type.
+ */
+Datum
+behavior__event_type_changed(PG_FUNCTION_ARGS)
+{
+	if (!CALLED_AS_TRIGGER(fcinfo))
+		elog(ERROR, "not called as a trigger");
+	CacheInvalidateRelcache(((TriggerData *) fcinfo->context)->tg_relation);
+	return PointerGetDatum(NULL);
 }
