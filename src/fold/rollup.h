@@ -164,6 +164,8 @@ rollup_evaluate(RollupPlan *plan, Tuplestorestate *events, TupleDesc desc, int64
 extern Tuplestorestate *rollup_evaluate_sql(RollupPlan *plan, const char *sql);
 extern void rollup_fold_events(const RollupRow *row, Oid definition, Oid storage,
 							   Tuplestorestate *events, TupleDesc desc, int64 count, bool beside);
+extern void rollup_fold_again(const RollupRow *row, Oid definition, Oid storage,
+							  Tuplestorestate *events, TupleDesc desc, int64 count, bool beside);
 extern Tuplestorestate *rollup_events(int kilobytes);
 extern void rollup_good_events(Oid owner, Oid definition, Oid storage, Tuplestorestate *events,
 							   TupleDesc desc, int64 count, Tuplestorestate *good, int64 *ngood);

@@ -243,6 +243,7 @@ typedef struct Attempt
 	bool merge;
 	const char *name;
 	const char *set; /* projection in _set_aside */
+	bool again;		 /* their dead letters have been sent again */
 	int64 poison;
 	/* tail */
 	Tuplestorestate *good;
@@ -392,7 +393,8 @@ set_aside(Attempt *attempt, TupleTableSlot *event, ErrorData *error)
 
 	secure_begin(&secure, behavior_owner());
 	SPI_connect();
-	spi_exec(payload_sql, SPI_OK_SELECT, true, 11, types, values, nulls);
+	/* What was taken off the list in this statement is to be seen. */
+	spi_exec(payload_sql, SPI_OK_SELECT, !attempt->again, 11, types, values, nulls);
 	letter.payload = SPI_getvalue(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1);
 	id = DatumGetInt64(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 2, &known));
 	known = !known;
@@ -407,6 +409,8 @@ set_aside(Attempt *attempt, TupleTableSlot *event, ErrorData *error)
 		letter.event_id = TextDatumGetCString(values[0]);
 		letter.payload_length = strlen(letter.payload);
 		letter.projection = attempt->name;
+		if (attempt->again)
+			dead_letter_continue(&letter, false);
 		id = dead_letter_insert(&letter);
 	}
 	values[2] = CStringGetTextDatum(attempt->set);
@@ -509,13 +513,9 @@ rollup_reading_owner(const RollupRow *row)
 	return owner;
 }
 
-/*
- * Merges events into a state table.  beside: it is one that is being built, whose
- * set-aside events are kept apart until it is swapped in.
- */
-void
-rollup_fold_events(const RollupRow *row, Oid definition, Oid storage, Tuplestorestate *events,
-				   TupleDesc desc, int64 count, bool beside)
+static void
+fold_events(const RollupRow *row, Oid definition, Oid storage, Tuplestorestate *events,
+			TupleDesc desc, int64 count, bool beside, bool again)
 {
 	Attempt attempt = {0};
 	bool pushed = false;
@@ -529,6 +529,7 @@ rollup_fold_events(const RollupRow *row, Oid definition, Oid storage, Tuplestore
 	attempt.merge = true;
 	attempt.name = row->name;
 	attempt.set = beside ? psprintf("%s\001", row->name) : row->name;
+	attempt.again = again;
 	if (!ActiveSnapshotSet())
 	{
 		PushActiveSnapshot(GetTransactionSnapshot());
@@ -551,6 +552,26 @@ rollup_fold_events(const RollupRow *row, Oid definition, Oid storage, Tuplestore
 	}
 	if (pushed)
 		PopActiveSnapshot();
+}
+
+/*
+ * Merges events into a state table.  beside: it is one that is being built, whose
+ * set-aside events are kept apart until it is swapped in.
+ */
+void
+rollup_fold_events(const RollupRow *row, Oid definition, Oid storage, Tuplestorestate *events,
+				   TupleDesc desc, int64 count, bool beside)
+{
+	fold_events(row, definition, storage, events, desc, count, beside, false);
+}
+
+/* The same for events that were set aside, and are no more: what fails again continues the history
+ * of its dead letter. */
+void
+rollup_fold_again(const RollupRow *row, Oid definition, Oid storage, Tuplestorestate *events,
+				  TupleDesc desc, int64 count, bool beside)
+{
+	fold_events(row, definition, storage, events, desc, count, beside, true);
 }
 
 /* Folds the events of some ticks.  A rollup that is not built yet takes them when its walk is over.

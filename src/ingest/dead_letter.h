@@ -38,4 +38,11 @@ typedef struct DeadLetter
  */
 extern int64 dead_letter_insert(const DeadLetter *letter);
 
+/*
+ * For stages fold and delivery, before dead_letter_insert(): when the newest letter of the same
+ * event and projection has been sent again ("redriven", or is being sent right now), this one
+ * continues its history.
+ */
+extern void dead_letter_continue(DeadLetter *letter, bool redriven);
+
 #endif

@@ -147,6 +147,7 @@ delivery_dead_letter(const Subscription *subscription, SubscriptionProgress *pro
 	letter.payload_length = strlen(letter.payload);
 	letter.projection = subscription->name;
 	letter.attempts = attempts;
+	dead_letter_continue(&letter, true);
 	(void) dead_letter_insert(&letter);
 	progress->dead_letters++;
 	table_close(log, AccessShareLock);

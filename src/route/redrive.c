@@ -41,8 +41,8 @@ static const struct
 	RedriveStage send;
 } stages[] = {
 	{"ingest", NULL},
-	{"fold", NULL},		/* redrive_fold */
-	{"delivery", NULL}, /* redrive_delivery */
+	{"fold", redrive_fold},
+	{"delivery", redrive_delivery},
 };
 
 #define STAGE_INGEST 0
@@ -249,15 +249,14 @@ send_ingest(Redrive *redrive)
 	MemoryContextDelete(context);
 }
 
-/* Stages whose letters are sent one by one. */
+/* The other stages, each with all of its letters of a chunk. */
 static void
 send_others(Redrive *redrive)
 {
 	Target **chunk = palloc(CHUNK_LETTERS * sizeof(Target *));
+	RedriveLetter **of_stage = palloc(CHUNK_LETTERS * sizeof(RedriveLetter *));
 	MemoryContext context =
 		AllocSetContextCreate(redrive->context, "behavior redrive", ALLOCSET_DEFAULT_SIZES);
-	MemoryContext letter_context =
-		AllocSetContextCreate(redrive->context, "behavior redrive letter", ALLOCSET_DEFAULT_SIZES);
 	int next = 0;
 	int count;
 
@@ -266,22 +265,27 @@ send_others(Redrive *redrive)
 		MemoryContext old = MemoryContextSwitchTo(context);
 		RedriveLetter *letters = fetch_letters(chunk, count);
 
+		CHECK_FOR_INTERRUPTS();
+		for (int stage = 0; stage < lengthof(stages); stage++)
+		{
+			int n = 0;
+
+			for (int i = 0; i < count; i++)
+			{
+				if (chunk[i]->stage == stage)
+					of_stage[n++] = &letters[i];
+			}
+			if (n > 0)
+				stages[stage].send(of_stage, n);
+		}
 		for (int i = 0; i < count; i++)
 		{
-			RedriveLetter *letter = &letters[i];
-
-			CHECK_FOR_INTERRUPTS();
-			MemoryContextSwitchTo(letter_context);
-			if (!stages[chunk[i]->stage].send(letter))
-				letter->status = REDRIVE_SKIPPED;
-			chunk[i]->result.status = letter->status;
-			chunk[i]->result.reason = letter->failed_reason;
-			MemoryContextReset(letter_context);
+			chunk[i]->result.status = letters[i].status;
+			chunk[i]->result.reason = letters[i].failed_reason;
 		}
 		MemoryContextSwitchTo(old);
 		MemoryContextReset(context);
 	}
-	MemoryContextDelete(letter_context);
 	MemoryContextDelete(context);
 }
 
@@ -365,13 +369,26 @@ behavior_redrive(PG_FUNCTION_ARGS)
 	if (!PG_ARGISNULL(5) && PG_GETARG_BOOL(5))
 	{
 		ResourceOwner owner = CurrentResourceOwner;
+		ErrorData *error = NULL;
 
 		BeginInternalSubTransaction(NULL);
 		MemoryContextSwitchTo(redrive.context);
-		redrive_letters(&redrive, fcinfo);
+		PG_TRY();
+		{
+			redrive_letters(&redrive, fcinfo);
+		}
+		PG_CATCH();
+		{
+			MemoryContextSwitchTo(redrive.context);
+			error = CopyErrorData();
+			FlushErrorState();
+		}
+		PG_END_TRY();
 		RollbackAndReleaseCurrentSubTransaction();
 		MemoryContextSwitchTo(redrive.context);
 		CurrentResourceOwner = owner;
+		if (error != NULL)
+			ReThrowError(error);
 	}
 	else
 		redrive_letters(&redrive, fcinfo);

@@ -39,14 +39,15 @@ typedef struct RedriveLetter
 #define REDRIVE_SKIPPED "skipped" /* the status of a letter that was left as it is */
 
 /*
- * One letter of the stage, in the current context, which is reset behind it; the current user is
- * the caller of behavior.redrive(), and no SPI connection is open.  False: it was skipped, and stays
- * to be sent another time.
+ * Some letters of the stage, in the order of their ids, in the current context, which is reset
+ * behind them; the current user is the caller of behavior.redrive(), and no SPI connection is open.
+ * Fills status and failed_reason of each.  Those with status REDRIVE_SKIPPED stay, to be sent
+ * another time.  May reorder the array.
  */
-typedef bool (*RedriveStage)(RedriveLetter *letter);
+typedef void (*RedriveStage)(RedriveLetter **letters, int n);
 
-extern bool redrive_fold(RedriveLetter *letter);
-extern bool redrive_delivery(RedriveLetter *letter);
+extern void redrive_fold(RedriveLetter **letters, int n);
+extern void redrive_delivery(RedriveLetter **letters, int n);
 
 /*
  * Stage ingest (redrive_ingest.c): all letters of a call are one batch.  patch: NULL, or a merge
