@@ -34,6 +34,7 @@ SQL_MODULES = \
 	src/route/event_pattern.sql \
 	src/route/subscription.sql \
 	src/route/subscription_api.sql \
+	src/route/receive.sql \
 	src/worker/worker.sql
 
 DATA_built = behavior--$(EXTVERSION).sql

@@ -12,6 +12,7 @@
 #include "postgres.h"
 
 #include "access/genam.h"
+#include "access/heapam.h"
 #include "access/htup_details.h"
 #include "access/skey.h"
 #include "access/table.h"
@@ -19,6 +20,7 @@
 #include "catalog/indexing.h"
 #include "catalog/pg_collation.h"
 #include "fmgr.h"
+#include "storage/bufmgr.h"
 #include "utils/builtins.h"
 #include "utils/fmgroids.h"
 #include "utils/rel.h"
@@ -239,6 +241,23 @@ delivery_row_delete(const DeliveryRow *row)
 
 	CatalogTupleDelete(rel, unconstify(ItemPointerData *, &row->tid));
 	table_close(rel, NoLock);
+}
+
+bool
+delivery_row_lock(const DeliveryRow *row, bool wait)
+{
+	Relation rel = table_open(behavior_relid(REL_DELIVERY), RowExclusiveLock);
+	HeapTupleData tuple = {0};
+	Buffer buffer;
+	TM_FailureData failure;
+	TM_Result result;
+
+	tuple.t_self = row->tid;
+	result = heap_lock_tuple(rel, &tuple, GetCurrentCommandId(true), LockTupleExclusive,
+							 wait ? LockWaitBlock : LockWaitSkip, false, &buffer, &failure);
+	ReleaseBuffer(buffer);
+	table_close(rel, NoLock);
+	return result == TM_Ok;
 }
 
 bool

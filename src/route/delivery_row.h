@@ -49,6 +49,13 @@ extern void delivery_rows_insert(DeliveryRow *rows, int n);
 extern void delivery_row_update(DeliveryRow *row);
 extern void delivery_row_delete(const DeliveryRow *row);
 
+/*
+ * Locks a row that was found.  False when it has been changed since, or, without wait, when
+ * somebody is about to: behavior.ack() deletes rows of pull subscriptions without the
+ * subscription's lock.
+ */
+extern bool delivery_row_lock(const DeliveryRow *row, bool wait);
+
 /* By its id; false when there is none.  Results here and below are in the current context. */
 extern bool delivery_row_find(int64 delivery_id, DeliveryRow *row);
 

@@ -41,7 +41,7 @@ REVOKE ALL ON FUNCTION
 -- What the two views below say of a subscription, from the ends of its queue alone: each row says how many events had been
 -- queued up to it.  replay_first to live_last: first and last rows of the two parts, from its position on.
 CREATE VIEW behavior._subscription_status AS
-	SELECT s.subscription_id, s.name, s.pattern, s.handler, s.owner, p.delivered, p.failed, p.dead_letters, p.late,
+	SELECT s.subscription_id, s.name, s.pattern, s.handler, s.owner, h.handled AS delivered, p.failed, p.dead_letters, p.late,
 		p.failures, p.last_error, p.failing_since,
 		CASE WHEN s.paused THEN 'paused'
 			WHEN j.joined_tick IS NULL THEN 'starting'
@@ -52,7 +52,7 @@ CREATE VIEW behavior._subscription_status AS
 			WHEN lf.queued IS NOT NULL THEN lf.tick_id - 1
 			ELSE GREATEST(j.joined_tick, r.tick_id, s.created_tick) END AS tick_id,
 		p.consumed + q.waiting AS matched,
-		p.consumed - p.delivered - p.dead_letters + q.waiting AS lag_events,
+		p.consumed - h.handled - p.dead_letters + q.waiting AS lag_events,
 		GREATEST(pg_catalog.clock_timestamp() - LEAST(rf.queued_at, lf.queued_at, d.since,
 			CASE WHEN j.joined_tick IS NOT NULL THEN u.since END), interval '0') AS lag
 	FROM behavior._subscription s
@@ -75,8 +75,12 @@ CREATE VIEW behavior._subscription_status AS
 		CROSS JOIN LATERAL (SELECT
 			COALESCE(rl.queued - rf.queued + rf.events - GREATEST(p.position - rf.first_delivery_id, 0), 0)
 			+ COALESCE(ll.queued - lf.queued + lf.events - GREATEST(l.position - lf.first_delivery_id, 0), 0) AS waiting) q
+		-- What consumers have acknowledged is not counted: it is what has gone.
+		CROSS JOIN LATERAL (SELECT CASE WHEN s.handler IS NULL THEN p.consumed - p.dead_letters
+				- (SELECT pg_catalog.count(*) FROM behavior._delivery d WHERE d.subscription_id = s.subscription_id)
+			ELSE p.delivered END AS handled) h
 		LEFT JOIN LATERAL (SELECT pg_catalog.min(d.first_attempt_at) AS since FROM behavior._delivery d
-			WHERE p.consumed > p.delivered + p.dead_letters
+			WHERE p.consumed > h.handled + p.dead_letters
 				AND d.subscription_id = s.subscription_id AND d.state IN ('r', 'f')) d ON true
 		LEFT JOIN (SELECT pg_catalog.max(t.tick_id) AS tick_id FROM behavior._route_progress t) r ON true
 		LEFT JOIN LATERAL (SELECT t.ticked_at AS since FROM behavior.tick t WHERE t.tick_id > r.tick_id

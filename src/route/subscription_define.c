@@ -447,10 +447,11 @@ behavior_alter_subscription(PG_FUNCTION_ARGS)
 	set_definition(&definition, fcinfo, ALTER_ARG_RESERVED_WORKER);
 	update_subscription(subscription->id, &definition);
 
-	/* What is held for its turn has none any more. */
+	/* What is held for its turn, or waits behind its actor's, has none any more. */
 	if (subscription->ordered && !definition.ordered)
 		run_for("UPDATE behavior._delivery SET state = 'r', due_at = pg_catalog.clock_timestamp()"
-				" WHERE subscription_id = $1 AND state = 'h'",
+				" WHERE subscription_id = $1"
+				" AND (state = 'h' OR state = 'r' AND due_at = 'infinity')",
 				SPI_OK_UPDATE, subscription->id);
 	PG_RETURN_VOID();
 }
