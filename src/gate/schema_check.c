@@ -56,47 +56,65 @@ schema_check_regex(SchemaCheck *check, const SchemaRegex *regex, const char *tex
 	return match == SCHEMA_MATCH;
 }
 
-static void
-add_error(SchemaCheck *check, const SchemaNode *node, const char *keyword, const JsonSlot *slot,
-		  const char *message)
+/* A text in just the memory that it needs. */
+static char *
+keep_text(StringInfo text)
 {
-	JsonSchemaError *error = palloc(sizeof(JsonSchemaError));
-	StringInfoData path;
+	char *kept = pnstrdup(text->data, text->len);
 
-	initStringInfo(&path);
-	json_slot_pointer(&path, slot);
-	error->instance_path = path.data;
-	initStringInfo(&path);
-	schema_place_pointer(&path, node->place);
-	if (keyword != NULL)
-		json_pointer_append(&path, keyword, strlen(keyword));
-	error->schema_path = path.data;
-	error->message = message;
-	*check->errors = lappend(*check->errors, error);
+	resetStringInfo(text);
+	return kept;
 }
 
 void
 schema_report(SchemaCheck *check, const SchemaNode *node, const char *keyword, const JsonSlot *slot,
 			  const char *format, ...)
 {
-	StringInfoData message;
+	JsonSchemaError *error;
+	StringInfoData text;
 
 	if (!schema_check_goes_on(check))
 		return;
-	initStringInfo(&message);
+	error = palloc(sizeof(JsonSchemaError));
+	initStringInfo(&text);
 	for (;;)
 	{
 		va_list arguments;
 		int needed;
 
 		va_start(arguments, format);
-		needed = appendStringInfoVA(&message, format, arguments);
+		needed = appendStringInfoVA(&text, format, arguments);
 		va_end(arguments);
 		if (needed == 0)
 			break;
-		enlargeStringInfo(&message, needed);
+		enlargeStringInfo(&text, needed);
 	}
-	add_error(check, node, keyword, slot, message.data);
+	error->message = keep_text(&text);
+	json_slot_pointer(&text, slot);
+	error->instance_path = keep_text(&text);
+	schema_place_pointer(&text, node->place);
+	if (keyword != NULL)
+		json_pointer_append(&text, keyword, strlen(keyword));
+	error->schema_path = keep_text(&text);
+	pfree(text.data);
+	*check->errors = lappend(*check->errors, error);
+}
+
+/* Forgets what branches found that does not matter: there may be much of it. */
+static void
+free_errors(List *errors)
+{
+	ListCell *cell;
+
+	foreach (cell, errors)
+	{
+		JsonSchemaError *error = lfirst(cell);
+
+		pfree((char *) error->message);
+		pfree((char *) error->instance_path);
+		pfree((char *) error->schema_path);
+	}
+	list_free_deep(errors);
 }
 
 /* What is kept of a value's members while a schema with unevaluated… is at work. */
@@ -207,6 +225,8 @@ check_any_of(SchemaCheck *check, const SchemaNode *node, const JsonSlot *slot, E
 					  list->count);
 		add_branch_errors(check, errors);
 	}
+	else
+		free_errors(errors);
 	return valid;
 }
 
@@ -226,6 +246,7 @@ check_one_of(SchemaCheck *check, const SchemaNode *node, const JsonSlot *slot, E
 			schema_report(check, node, "oneOf", slot,
 						  "must match exactly one of %d schemas, but matches those at %d and %d",
 						  list->count, first, i);
+			free_errors(errors);
 			return false;
 		}
 		first = i;
@@ -236,6 +257,8 @@ check_one_of(SchemaCheck *check, const SchemaNode *node, const JsonSlot *slot, E
 					  "must match exactly one of %d schemas, but matches none", list->count);
 		add_branch_errors(check, errors);
 	}
+	else
+		free_errors(errors);
 	return first >= 0;
 }
 
@@ -372,6 +395,7 @@ report_type(SchemaCheck *check, const SchemaNode *node, const JsonSlot *slot)
 	}
 	schema_report(check, node, "type", slot, "must be of type %s, not %s", names.data,
 				  type_name(slot->type));
+	pfree(names.data);
 }
 
 /* The rules of a schema that is neither true nor false. */

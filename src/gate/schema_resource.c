@@ -15,6 +15,9 @@
 #include "gate/schema_compile.h"
 #include "gate/schema_uri.h"
 
+/* Messages show names up to this many bytes. */
+#define SHOWN_BYTES 100
+
 const SchemaPlace *
 schema_place_member(const SchemaPlace *parent, const char *token, int length)
 {
@@ -102,7 +105,7 @@ add_anchor(SchemaCompiler *compiler, SchemaResource *resource, const JsonSlot *s
 				anchor->dynamic |= dynamic;
 			else
 				schema_fail(compiler, place, "the anchor \"%.*s\" is there twice",
-							pg_mbcliplen(name, length, 60), name);
+							pg_mbcliplen(name, length, SHOWN_BYTES), name);
 			return;
 		}
 	}
@@ -288,7 +291,7 @@ follow_pointer(SchemaCompiler *compiler, SchemaResource *resource, const char *p
 			place = schema_place_element(place, child.key_length);
 		else
 		{
-			schema_fail(compiler, from, "there is nothing at \"%s\"", token);
+			schema_fail(compiler, from, "there is nothing where the reference leads");
 			return NULL;
 		}
 		slot = child;
@@ -336,8 +339,8 @@ schema_resolve(SchemaCompiler *compiler, const SchemaResource *base, const char 
 		{
 			schema_fail(
 				compiler, place,
-				"the reference leads to \"%s\", which is not in the schema, and nothing is fetched",
-				uri);
+				"the reference leads to \"%.*s\", which is not in the schema, and nothing is fetched",
+				pg_mbcliplen(uri, strlen(uri), SHOWN_BYTES), uri);
 			return NULL;
 		}
 		document = DatumGetJsonbP(DirectFunctionCall1(jsonb_in, CStringGetDatum(text)));
@@ -358,7 +361,6 @@ schema_resolve(SchemaCompiler *compiler, const SchemaResource *base, const char 
 			return schema_compile_node(compiler, &known->slot, resource, known->place);
 		}
 	}
-	schema_fail(compiler, place, "the reference leads to the anchor \"%s\", which is not there",
-				fragment);
+	schema_fail(compiler, place, "there is no anchor where the reference leads");
 	return NULL;
 }

@@ -217,7 +217,9 @@ schema_uri_fragment(const char *reference)
 	fragment = target = palloc(strlen(cur));
 	for (cur++; *cur != '\0'; cur++)
 	{
-		if (cur[0] == '%' && hex_digit(cur[1]) >= 0 && hex_digit(cur[2]) >= 0)
+		/* No name has a zero byte, so that %00 may stay as it is. */
+		if (cur[0] == '%' && hex_digit(cur[1]) >= 0 && hex_digit(cur[2]) >= 0 &&
+			(cur[1] != '0' || cur[2] != '0'))
 		{
 			*target++ = (char) (hex_digit(cur[1]) << 4 | hex_digit(cur[2]));
 			cur += 2;

@@ -78,39 +78,64 @@ schema_check_string(SchemaCheck *check, const SchemaNode *node, const JsonSlot *
 	return valid;
 }
 
-/* A value of the schema as messages show it. */
-static char *
-show_value(const JsonSlot *slot)
+/* Appends a value of the schema as messages show it. */
+static void
+show_value(StringInfo text, const JsonSlot *slot)
 {
-	StringInfoData text;
+	int start = text->len;
+	char *shown;
 
-	initStringInfo(&text);
 	switch (slot->type)
 	{
 		case JSON_TYPE_NULL:
-			return "null";
+			appendStringInfoString(text, "null");
+			break;
 		case JSON_TYPE_BOOLEAN:
-			return slot->boolean ? "true" : "false";
+			appendStringInfoString(text, slot->boolean ? "true" : "false");
+			break;
 		case JSON_TYPE_NUMBER:
-			appendStringInfoString(&text, DatumGetCString(DirectFunctionCall1(
-											  numeric_out, PointerGetDatum(slot->data))));
+			shown = DatumGetCString(DirectFunctionCall1(numeric_out, PointerGetDatum(slot->data)));
+			appendStringInfoString(text, shown);
+			pfree(shown);
 			break;
 		case JSON_TYPE_STRING:
-			escape_json(&text, pnstrdup(slot->data, slot->length));
+			shown = pnstrdup(slot->data, Min(slot->length, 4 * SHOWN_BYTES));
+			escape_json(text, shown);
+			pfree(shown);
 			break;
 		default:
 			if (json_slot_size(slot) > 4 * SHOWN_BYTES)
-				return slot->type == JSON_TYPE_ARRAY ? "a certain array" : "a certain object";
-			JsonbToCString(&text, (JsonbContainer *) slot->data, json_slot_size(slot));
+				appendStringInfoString(text, slot->type == JSON_TYPE_ARRAY ? "a certain array"
+																		   : "a certain object");
+			else
+			{
+				shown = JsonbToCString(NULL, (JsonbContainer *) slot->data, json_slot_size(slot));
+				appendStringInfoString(text, shown);
+				pfree(shown);
+			}
 			break;
 	}
-	if (text.len > SHOWN_BYTES)
+	if (text->len - start > SHOWN_BYTES)
 	{
-		text.len = pg_mbcliplen(text.data, text.len, SHOWN_BYTES);
-		text.data[text.len] = '\0';
-		appendStringInfoString(&text, "…");
+		text->len = start + pg_mbcliplen(text->data + start, text->len - start, SHOWN_BYTES);
+		text->data[text->len] = '\0';
+		appendStringInfoString(text, "…");
 	}
-	return text.data;
+}
+
+/* Reports that a value must be, or be in relation to, one of the schema's. */
+static void
+report_value(SchemaCheck *check, const SchemaNode *node, const JsonSlot *slot, const char *keyword,
+			 const char *rule, const JsonSlot *value)
+{
+	StringInfoData text;
+
+	if (!schema_check_goes_on(check))
+		return;
+	initStringInfo(&text);
+	show_value(&text, value);
+	schema_report(check, node, keyword, slot, "%s %s", rule, text.data);
+	pfree(text.data);
 }
 
 static void
@@ -119,8 +144,7 @@ report_number(SchemaCheck *check, const SchemaNode *node, const JsonSlot *slot, 
 {
 	JsonSlot number = {.type = JSON_TYPE_NUMBER, .data = limit};
 
-	if (schema_check_goes_on(check))
-		schema_report(check, node, keyword, slot, "must be %s %s", rule, show_value(&number));
+	report_value(check, node, slot, keyword, rule, &number);
 }
 
 bool
@@ -131,20 +155,20 @@ schema_check_number(SchemaCheck *check, const SchemaNode *node, const JsonSlot *
 
 	if (rules->minimum != NULL && json_number_compare(slot->data, rules->minimum) < 0)
 	{
-		report_number(check, node, slot, "minimum", "at least", rules->minimum);
+		report_number(check, node, slot, "minimum", "must be at least", rules->minimum);
 		if (schema_check_ends(check, false, &valid))
 			return false;
 	}
 	if (rules->maximum != NULL && json_number_compare(slot->data, rules->maximum) > 0)
 	{
-		report_number(check, node, slot, "maximum", "at most", rules->maximum);
+		report_number(check, node, slot, "maximum", "must be at most", rules->maximum);
 		if (schema_check_ends(check, false, &valid))
 			return false;
 	}
 	if (rules->exclusive_minimum != NULL &&
 		json_number_compare(slot->data, rules->exclusive_minimum) <= 0)
 	{
-		report_number(check, node, slot, "exclusiveMinimum", "greater than",
+		report_number(check, node, slot, "exclusiveMinimum", "must be greater than",
 					  rules->exclusive_minimum);
 		if (schema_check_ends(check, false, &valid))
 			return false;
@@ -152,7 +176,8 @@ schema_check_number(SchemaCheck *check, const SchemaNode *node, const JsonSlot *
 	if (rules->exclusive_maximum != NULL &&
 		json_number_compare(slot->data, rules->exclusive_maximum) >= 0)
 	{
-		report_number(check, node, slot, "exclusiveMaximum", "less than", rules->exclusive_maximum);
+		report_number(check, node, slot, "exclusiveMaximum", "must be less than",
+					  rules->exclusive_maximum);
 		if (schema_check_ends(check, false, &valid))
 			return false;
 	}
@@ -166,7 +191,8 @@ schema_check_number(SchemaCheck *check, const SchemaNode *node, const JsonSlot *
 			return false;
 		if (!multiple)
 		{
-			report_number(check, node, slot, "multipleOf", "a multiple of", rules->multiple_of);
+			report_number(check, node, slot, "multipleOf", "must be a multiple of",
+						  rules->multiple_of);
 			valid = false;
 		}
 	}
@@ -402,12 +428,15 @@ report_enum(SchemaCheck *check, const SchemaNode *node, const JsonSlot *slot)
 			appendStringInfo(&values, " and %d more", walk.count - walk.index + 1);
 			break;
 		}
-		appendStringInfo(&values, "%s%s", walk.index > 1 ? ", " : "", show_value(&value));
+		if (walk.index > 1)
+			appendStringInfoString(&values, ", ");
+		show_value(&values, &value);
 	}
 	if (walk.count == 0)
 		schema_report(check, node, "enum", slot, "must be one of no values");
 	else
 		schema_report(check, node, "enum", slot, "must be one of %s", values.data);
+	pfree(values.data);
 }
 
 /* enum and const. */
@@ -425,8 +454,7 @@ schema_check_value(SchemaCheck *check, const SchemaNode *node, const JsonSlot *s
 	}
 	if (rules->has_const && !json_slot_equal(&rules->constant, slot))
 	{
-		if (schema_check_goes_on(check))
-			schema_report(check, node, "const", slot, "must be %s", show_value(&rules->constant));
+		report_value(check, node, slot, "const", "must be", &rules->constant);
 		valid = false;
 	}
 	return valid;
