@@ -117,6 +117,10 @@ FROM (SELECT jsonb_object_agg('p' || i, 'x') AS o,
 -- Formats are remarks until they are asserted.
 SELECT behavior.json_schema_valid('{"format": "uuid"}', '"x"'), behavior.json_schema_valid('{"format": "uuid"}', '"x"', assert_format => true),
 	behavior.json_schema_valid('{"format": "no such format"}', '"x"', true), behavior.json_schema_valid('{"format": "uuid"}', '5', true);
+-- A schema may ask for it by itself, for an event type for instance.
+SELECT behavior.json_schema_valid('{"x-assert-format": true, "items": {"format": "uuid"}}', '["x"]'),
+	behavior.json_schema_valid('{"x-assert-format": false, "items": {"format": "uuid"}}', '["x"]'),
+	behavior.json_schema_valid('{"items": {"x-assert-format": true, "format": "uuid"}}', '["x"]');
 SELECT f AS format, array_agg(v) FILTER (WHERE ok) AS valid, array_agg(v) FILTER (WHERE NOT ok) AS invalid
 FROM (SELECT f, v, behavior.json_schema_valid(jsonb_build_object('format', f), to_jsonb(v), true) AS ok FROM (VALUES
 	('date-time', ARRAY['2024-02-29T12:00:00Z', '1985-04-12t23:20:50.52z', '1990-12-31T15:59:60-08:00', '2024-02-29 12:00:00Z', '2024-02-29T12:00:00',
@@ -187,7 +191,7 @@ SELECT s AS schema, r.* FROM unnest(ARRAY[
 	'{"$ref": "#/x", "x": {"type": "z"}}', '{"$ref": "#/x", "x": {"title": 1}}', '{"properties": {"a": {"$ref": "#/properties/b"}}}',
 	'{"$ref": "#"}', '{"allOf": [{"$ref": "#"}]}', '{"$defs": {"a": {"not": {"$ref": "#/$defs/b"}}, "b": {"anyOf": [true, {"$ref": "#/$defs/a"}]}}, "properties": {"x": {"$ref": "#/$defs/a"}}}',
 	'{"$schema": "http://json-schema.org/draft-04/schema#"}', '{"$schema": 1}', '{"properties": {"a": {"$schema": "http://json-schema.org/draft-07/schema#", "$id": "a"}}}',
-	'{"$anchor": "a", "items": {"$anchor": "a"}}', '{"$defs": {"a": {"$id": "x"}, "b": {"$id": "x"}}}', '{"$id": "a#b"}', '{"$anchor": "1"}', '{"$id": 1}',
+	'{"x-assert-format": 1}', '{"$anchor": "a", "items": {"$anchor": "a"}}', '{"$defs": {"a": {"$id": "x"}, "b": {"$id": "x"}}}', '{"$id": "a#b"}', '{"$anchor": "1"}', '{"$id": 1}',
 	'{"$schema": "http://json-schema.org/draft-07/schema#", "items": []}', '{"$schema": "http://json-schema.org/draft-07/schema", "dependencies": {"a": 1}}'
 ]) AS s, pg_temp.refusal(s) r;
 -- In PCRE2's words, which change.

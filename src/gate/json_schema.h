@@ -22,7 +22,7 @@ typedef struct JsonSchemaError
 	const char *message;
 } JsonSchemaError;
 
-/* Options of compiling. */
+/* Options of compiling.  A schema may ask for it by itself: "x-assert-format": true at its root. */
 #define JSON_SCHEMA_ASSERT_FORMAT 0x01 /* "format" is a rule, not only a remark */
 
 /*

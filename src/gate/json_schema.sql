@@ -2,7 +2,7 @@
 CREATE FUNCTION behavior.json_schema_valid(schema jsonb, instance jsonb, assert_format boolean DEFAULT false) RETURNS boolean
 	AS 'MODULE_PATHNAME', 'behavior_json_schema_valid' LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE;
 COMMENT ON FUNCTION behavior.json_schema_valid(jsonb, jsonb, boolean) IS
-'does instance satisfy a JSON Schema (of draft 7 where its $schema says so, else 2020-12); assert_format: "format" is a rule; an instance that cannot be checked within the limits is not valid; 22023 for a schema that is not valid or refers to something that is not in it';
+'does instance satisfy a JSON Schema (of draft 7 where its $schema says so, else 2020-12); assert_format: "format" is a rule, as where the schema has "x-assert-format": true at its root; an instance that cannot be checked within the limits is not valid; 22023 for a schema that is not valid or refers to something that is not in it';
 
 CREATE FUNCTION behavior.json_schema_errors(schema jsonb, instance jsonb, assert_format boolean DEFAULT false)
 	RETURNS TABLE (instance_path text, schema_path text, message text)

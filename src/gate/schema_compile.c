@@ -19,6 +19,9 @@
 #define URI_2020_12 "https://json-schema.org/draft/2020-12/schema"
 #define URI_7		"http://json-schema.org/draft-07/schema"
 
+/* Member of the root by which a schema itself asks for formats to be rules. */
+#define ASSERT_FORMAT "x-assert-format"
+
 static JsonSchema *compile_schema(Jsonb *schema, int options, bool check, JsonSchemaError *error);
 
 /* Keeps the first thing that is wrong with the schema. */
@@ -352,6 +355,7 @@ compile_document(SchemaCompiler *compiler, Jsonb *schema)
 {
 	JsonSlot root;
 	JsonSlot uri;
+	JsonSlot value;
 	SchemaDraft draft = SCHEMA_DRAFT_2020_12;
 	SchemaResource *resource;
 	const SchemaPlace *place = schema_place_member(NULL, "", 0);
@@ -366,6 +370,14 @@ compile_document(SchemaCompiler *compiler, Jsonb *schema)
 						"is not a draft that is supported: " URI_2020_12 " and " URI_7 "# are");
 			return;
 		}
+	}
+	if (json_slot_member(&root, ASSERT_FORMAT, strlen(ASSERT_FORMAT), &value))
+	{
+		if (value.type != JSON_TYPE_BOOLEAN)
+			schema_fail(compiler, schema_place_member(place, ASSERT_FORMAT, strlen(ASSERT_FORMAT)),
+						"must be true or false");
+		else if (value.boolean)
+			compiler->options |= JSON_SCHEMA_ASSERT_FORMAT;
 	}
 	resource = schema_add_document(compiler, &root, "", "", draft);
 	compiler->schema->root = schema_compile_node(compiler, &root, resource, resource->place);
