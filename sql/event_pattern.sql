@@ -82,6 +82,11 @@ SELECT behavior.event_matches('{"a": {"x": [1]}, "b": {"x": [1]}, "c": {"x": [1]
 SELECT behavior.event_matches('{"a": {"x": [1], "y": [1]}}', jsonb_build_object('a', jsonb_agg(CASE WHEN n % 2 = 0 THEN '{"x": 1}'::jsonb ELSE '{"y": 1}' END))) AS one_of_many
 FROM generate_series(1, 20000) n;
 
+-- The same path with dots and nested, an array in each: the only way to many combinations, which come to an end.
+WITH big AS (SELECT jsonb_agg('{"x": 1, "y": 1}'::jsonb) AS a FROM generate_series(1, 400))
+SELECT behavior.event_matches('{"a": {"b": {"x": [1], "y": [1], "z": [1]}}}', jsonb_build_object('a.b', a, 'a', jsonb_build_object('b', a || '{"z": 1}'))) AS z,
+	behavior.event_matches('{"a": {"b": {"x": [1], "y": [1], "z": [2]}}}', jsonb_build_object('a.b', a, 'a', jsonb_build_object('b', a || '{"z": 1}'))) AS no_z FROM big;
+
 -- $or.
 SELECT p, string_agg(e, '  ') FILTER (WHERE behavior.event_matches(p::jsonb, e::jsonb)) AS matches FROM (VALUES
 	('{"$or": [{"a": [1]}, {"b": [2]}]}'), ('{"$or": [{"a": [1]}, {"b": [2]}], "c": [3]}'), ('{"$or": [{"$or": [{"a": [1]}, {"b": [2]}], "c": [3]}, {"a": [9]}]}'),
@@ -132,6 +137,12 @@ SELECT count(*), count(*) FILTER (WHERE n <> r) AS wrong FROM rule JOIN sample O
 SELECT count(*) FROM rule WHERE '{"detail": {"amount": 7}}' @~ p;		-- more patterns than are kept
 SELECT e @~ NULL AS no_pattern, NULL @~ '{"a": [1]}' AS no_event FROM sample LIMIT 1;
 RESET search_path;
+-- PL/pgSQL evaluates one expression with other values; what is kept must not be taken for them.
+CREATE FUNCTION same_expression(p jsonb, e jsonb) RETURNS boolean LANGUAGE plpgsql AS $$ BEGIN RETURN behavior.event_matches(p, e); END $$;
+SELECT same_expression('{"a": [1]}', '{"a": 1}') AS yes, same_expression('{"a": [2]}', '{"a": 1}') AS no, same_expression('{"a": [1]}', '{"a": 1}') AS yes;
+PREPARE matching (jsonb) AS SELECT behavior.event_matches($1, '{"a": 1}');
+EXECUTE matching ('{"a": [1]}');
+EXECUTE matching ('{"a": [2]}');
 
 -- Why.
 CREATE FUNCTION explain(pattern jsonb, event jsonb) RETURNS SETOF text LANGUAGE sql AS $$
@@ -178,4 +189,9 @@ SELECT count(*) AS wrong FROM (SELECT e, row_number() OVER (ORDER BY event_id) -
 SELECT * FROM behavior._pattern_set_matches('[{"a": [1]}, {"$or": [{"a": [1]}, {"b": [2]}]}, {"a": [2]}, {"a": [1]}, {"a": [{"exists": false}]}]', '[{"a": 1, "b": 2}, {"a": 3}, {}, {"a": [1, 2]}, 5]');
 SELECT * FROM behavior._pattern_set_matches('[]', '[{}]');
 SELECT * FROM behavior._pattern_set_matches('[{"a": [1]}, {"a": 1}]', '[{}]');
+-- It can be cancelled, and goes on well after that.
+SET statement_timeout = '200ms';
+SELECT * FROM behavior._pattern_set_matches('[{"a": {"x": [1], "y": [1]}}]', '[{"a": [{"x": 1}, {"y": 1}, {"x": 1, "y": 1}]}]', 2000000000);
+RESET statement_timeout;
+SELECT * FROM behavior._pattern_set_matches('[{"a": {"x": [1], "y": [1]}}]', '[{"a": [{"x": 1}, {"y": 1}, {"x": 1, "y": 1}]}]');
 DROP TABLE sample, rule, seen;

@@ -14,6 +14,7 @@
 #include "utils/hsearch.h"
 #include "utils/memutils.h"
 
+#include "core/compat.h"
 #include "route/pattern_cache.h"
 
 #define MAX_PATTERNS 1000

@@ -6,6 +6,7 @@
 #ifndef BEHAVIOR_PATTERN_COMPILE_H
 #define BEHAVIOR_PATTERN_COMPILE_H
 
+#include "core/compat.h"
 #include "route/pattern_internal.h"
 
 typedef struct PatternCompiler
@@ -17,8 +18,8 @@ typedef struct PatternCompiler
 } PatternCompiler;
 
 /* Raises 22023 with this reason, and where it is in the detail. */
-extern void pattern_refuse(PatternCompiler *c, const char *format, ...) pg_attribute_printf(2, 3)
-	pg_attribute_noreturn();
+pg_noreturn extern void
+pattern_refuse(PatternCompiler *c, const char *format, ...) pg_attribute_printf(2, 3);
 
 /* The path goes down; the result is for pattern_leave(). */
 extern int pattern_enter(PatternCompiler *c, const char *key, int length);

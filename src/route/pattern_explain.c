@@ -14,6 +14,7 @@
 #include "utils/json.h"
 #include "utils/numeric.h"
 
+#include "core/compat.h"
 #include "route/pattern_explain.h"
 #include "route/pattern_internal.h"
 

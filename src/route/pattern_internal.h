@@ -142,6 +142,7 @@ typedef struct EventView
 	Array *arrays;
 	int array_count;
 	int array_room;
+	int64 work;			   /* done for the rule being matched (pattern_match.c) */
 	bool too_deep;		   /* what lay too deep for the stack was left out */
 	MemoryContext scratch; /* of one rule_matches() */
 } EventView;

@@ -12,7 +12,7 @@
  * that a choice has committed itself to, one for each array, without arrays that no later field
  * has leaves in.  Fields of one array are neighbours in the order of paths, so there are hardly
  * more states than elements.  (Only the same path written with dots and nested, with arrays in each
- * of them, lets states multiply; at MAX_STATES the rest of them is given up.)
+ * of them, lets states multiply; at MAX_STATES and MAX_WORK the rest of them is given up.)
  */
 #include "postgres.h"
 
@@ -22,6 +22,7 @@
 #include "route/pattern_internal.h"
 
 #define MAX_STATES 100000
+#define MAX_WORK   10000000 /* leaves compared with states, of one rule */
 
 /* Elements, ascending; the array says how many there are. */
 typedef struct State
@@ -265,6 +266,8 @@ advance(const Rule *rule, int number, EventView *view, const StateSet *from, Sta
 		for (int at = 0; (leaf = next_compatible(view, list, &at)) != NULL; at++)
 		{
 			present = true;
+			if (++view->work > MAX_WORK)
+				break;
 			if (field_accepts(field, leaf))
 			{
 				merge_state(view, state, leaf->element, number, merged);
@@ -304,6 +307,7 @@ match_arrays(const Rule *rule, EventView *view)
 	/* What an error left. */
 	for (int i = 0; i < view->array_count; i++)
 		view->arrays[i].chosen = -1;
+	view->work = 0;
 	find_last_fields(rule, view);
 	memset(sets, 0, sizeof(sets));
 	add_state(&sets[0], merged);
@@ -360,6 +364,7 @@ rule_explain(const Rule *rule, EventView *view, FieldVerdict *verdicts)
 	State *merged = make_state(view);
 	bool result = true;
 
+	view->work = 0;
 	find_last_fields(rule, view);
 	memset(&from, 0, sizeof(from));
 	add_state(&from, merged);

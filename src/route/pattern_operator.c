@@ -198,8 +198,8 @@ make_list(int room)
 {
 	MatcherList *list = palloc0(sizeof(MatcherList));
 
-	list->strings = palloc(room * sizeof(Str));
-	list->matchers = palloc(room * sizeof(Matcher));
+	list->strings = palloc_extended(room * sizeof(Str), MCXT_ALLOC_HUGE);
+	list->matchers = palloc_extended(room * sizeof(Matcher), MCXT_ALLOC_HUGE);
 	return list;
 }
 
