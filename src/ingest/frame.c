@@ -34,8 +34,10 @@
 #define INITIAL_EXTENTS 4
 
 int frame_hops = 0;
+void (*frame_committed_hook)(void) = NULL;
 
 static Frame *top_frame = NULL;
+static bool accepted_events = false; /* in this transaction, perhaps rolled back since */
 static bool callbacks_registered = false;
 static ExecutorFinish_hook_type previous_executor_finish = NULL;
 
@@ -95,6 +97,9 @@ on_xact(XactEvent event, void *arg)
 			/* their memory goes with TopTransactionContext */
 			top_frame = NULL;
 			frame_hops = 0;
+			if (accepted_events && event == XACT_EVENT_COMMIT && frame_committed_hook != NULL)
+				frame_committed_hook();
+			accepted_events = false;
 			last_batch_on_xact(event);
 			break;
 		default:
@@ -287,6 +292,7 @@ frame_finish(Frame *frame)
 	bool keep = frame->receipts_context != NULL;
 
 	frame_flush(frame);
+	accepted_events |= frame->counts.accepted > 0;
 	if (frame->counts.received > 0)
 	{
 		MemoryContext old = MemoryContextSwitchTo(frame_scratch(frame));

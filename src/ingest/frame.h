@@ -127,10 +127,15 @@ extern Receipt *frame_receipts(Frame *frame, int *count);
 /*
  * Events sent from now on get this hop count: 0 outside of handlers, in a handler one more than the
  * most of the events that it was called with.  More than behavior.max_hops is refused (loop).
- * Returns what it was, for the caller to set again on whichever way the handler ends; the end of the
+ * Returns what it was, for the caller to set again on whichever way the handler ends; the end of
+ * the
  * transaction sets it to 0.
  */
 extern int frame_set_hops(int hops);
+
+/* Called behind the commit of a transaction that sent accepted events, when it is set.  Must not
+ * raise. */
+extern void (*frame_committed_hook)(void);
 
 /* Frees what frame_finish left for frame_receipts(). */
 extern void frame_free(Frame *frame);

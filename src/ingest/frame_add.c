@@ -339,9 +339,10 @@ event_refused(const Event *event, TimestampTz now, Problem *problem)
 	if (frame_hops > behavior_max_hops)
 	{
 		problem->reason = REASON_LOOP;
-		snprintf(problem->message, sizeof(problem->message),
-				 "%d handlers one after another led to this event, more than behavior.max_hops (%d)",
-				 frame_hops, behavior_max_hops);
+		snprintf(
+			problem->message, sizeof(problem->message),
+			"%d handlers one after another led to this event, more than behavior.max_hops (%d)",
+			frame_hops, behavior_max_hops);
 		return true;
 	}
 	if (event->event_id.data != NULL && event->event_id.length == 0)

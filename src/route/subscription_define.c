@@ -32,6 +32,7 @@
 #include "fold/tick.h"
 #include "route/event_pattern.h"
 #include "route/subscription.h"
+#include "route/subscription_reserve.h"
 
 #define MAX_NAME		   40 /* bytes: with "behavior_" before it, a channel of NOTIFY */
 #define MAX_BATCH_SIZE	   10000
@@ -292,6 +293,8 @@ insert_subscription(const char *name, const Definition *definition, bool has_sta
 	int64 id;
 	bool isnull;
 
+	if (definition->reserved_worker && definition->handler != NULL)
+		subscription_check_reserved(0);
 	UnregisterSnapshot(snapshot);
 	values[0] = CStringGetTextDatum(name);
 	values[1] = ObjectIdGetDatum(owner);
@@ -445,6 +448,8 @@ behavior_alter_subscription(PG_FUNCTION_ARGS)
 	definition.max_age = interval_of(subscription->max_age);
 	definition.reserved_worker = subscription->reserved_worker;
 	set_definition(&definition, fcinfo, ALTER_ARG_RESERVED_WORKER);
+	if (definition.reserved_worker && definition.handler != NULL && !subscription->reserved_worker)
+		subscription_check_reserved(subscription->id);
 	update_subscription(subscription->id, &definition);
 
 	/* What is held for its turn, or waits behind its actor's, has none any more. */

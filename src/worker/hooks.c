@@ -7,7 +7,9 @@
  * first and kept out until the transaction has ended, whichever way.  Only for
  * a user who may run the command, or anybody could stop the workers of others.
  *
- * CREATE EXTENSION behavior and CREATE DATABASE poke the launcher at commit.
+ * CREATE EXTENSION behavior and CREATE DATABASE poke the launcher at commit, and whoever has sent
+ * events pokes the database's worker where there are subscriptions.  COMMIT PREPARED does not: it
+ * does not know what it commits, and the worker looks once a second.
  */
 #include "postgres.h"
 
@@ -27,6 +29,7 @@
 #include "core/catalog.h"
 #include "core/compat.h"
 #include "core/utility.h"
+#include "ingest/frame.h"
 #include "worker/shared.h"
 #include "worker/worker.h"
 
@@ -235,4 +238,5 @@ worker_hooks_install(void)
 	previous_utility_hook = ProcessUtility_hook;
 	ProcessUtility_hook = process_utility;
 	RegisterXactCallback(on_transaction_end, NULL);
+	frame_committed_hook = worker_tell_news;
 }

@@ -343,7 +343,7 @@ start_wanted(const List *chosen)
 
 		old_context = MemoryContextSwitchTo(TopMemoryContext);
 		if (worker_register(WORKER_DATABASE, database->dboid, "behavior_worker_main", WORKER_TYPE,
-							&database->ticket, &database->handle))
+							0, &database->ticket, &database->handle))
 		{
 			probes++;
 			database->poked = false;

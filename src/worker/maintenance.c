@@ -86,28 +86,6 @@ begin_job(const char *activity)
 		pgstat_report_activity(STATE_RUNNING, activity);
 }
 
-/* Ends a job that raised: logs the error and returns its message.  Called in PG_CATCH(). */
-static char *
-abandon_job(MemoryContext context)
-{
-	ErrorData *error;
-	char *message;
-
-	MemoryContextSwitchTo(context);
-	error = CopyErrorData();
-	message = pstrdup(error->message ? error->message : "");
-	FreeErrorData(error);
-	AbortOutOfAnyTransaction();
-	MemoryContextSwitchTo(context);
-
-	/* What follows DROP EXTENSION is process_turn()'s to judge. */
-	if (!process_extension_there())
-		PG_RE_THROW();
-	EmitErrorReport();
-	FlushErrorState();
-	return message;
-}
-
 /* Refreshes the view that has waited longest.  False when none is due. */
 static bool
 run_refresh(void)
@@ -141,7 +119,7 @@ run_refresh(void)
 		}
 		PG_CATCH();
 		{
-			error = abandon_job(context);
+			error = process_abandon_job(context);
 		}
 		PG_END_TRY();
 		MemoryContextSwitchTo(context);
@@ -231,7 +209,7 @@ run_build(void)
 		}
 		PG_CATCH();
 		{
-			error = abandon_job(context);
+			error = process_abandon_job(context);
 		}
 		PG_END_TRY();
 		MemoryContextSwitchTo(context);
@@ -279,7 +257,7 @@ run_chore(void)
 		}
 		PG_CATCH();
 		{
-			(void) abandon_job(context);
+			(void) process_abandon_job(context);
 		}
 		PG_END_TRY();
 		MemoryContextSwitchTo(context);

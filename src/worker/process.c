@@ -285,3 +285,24 @@ process_turn(TurnCallback callback, void *arg, const char *activity)
 	pgstat_report_stat(false);
 	return result;
 }
+
+char *
+process_abandon_job(MemoryContext context)
+{
+	ErrorData *error;
+	char *message;
+
+	MemoryContextSwitchTo(context);
+	error = CopyErrorData();
+	message = pstrdup(error->message ? error->message : "");
+	FreeErrorData(error);
+	AbortOutOfAnyTransaction();
+	MemoryContextSwitchTo(context);
+
+	/* What follows DROP EXTENSION is process_turn()'s to judge. */
+	if (!process_extension_there())
+		PG_RE_THROW();
+	EmitErrorReport();
+	FlushErrorState();
+	return message;
+}

@@ -62,6 +62,8 @@ start_shared_memory(void)
 		memset(worker_shared, 0, shared_size());
 		worker_shared->lock = &(GetNamedLWLockTranche("behavior"))->lock;
 		worker_shared->nentries = max_worker_processes;
+		for (int i = 0; i < max_worker_processes; i++)
+			pg_atomic_init_u32(&worker_shared->entries[i].news, 0);
 	}
 	LWLockRelease(AddinShmemInitLock);
 }
@@ -101,7 +103,7 @@ ticket_entry(const WorkerTicket *ticket)
 }
 
 bool
-worker_register(WorkerKind kind, Oid dboid, const char *function, const char *name,
+worker_register(WorkerKind kind, Oid dboid, const char *function, const char *name, int64 reserved,
 				WorkerTicket *ticket, BackgroundWorkerHandle **handle)
 {
 	BackgroundWorker worker;
@@ -129,6 +131,12 @@ worker_register(WorkerKind kind, Oid dboid, const char *function, const char *na
 		entry->claimed_at = GetCurrentTimestamp();
 		entry->since = entry->claimed_at;
 		entry->chores_wanted = false;
+		entry->subscribed = false;
+		entry->last_served = 0;
+		entry->idle = false;
+		entry->reserved = reserved;
+		entry->serves = 0;
+		pg_atomic_write_u32(&entry->news, 0);
 		ticket->dboid = dboid;
 		ticket->place = place;
 		ticket->generation = entry->generation;
@@ -242,9 +250,14 @@ worker_set_outcome(WorkerOutcome outcome)
 	LWLockRelease(worker_shared->lock);
 }
 
-/* Is there, or will there be, such a process? */
-static bool
-is_live(const WorkerEntry *entry)
+WorkerEntry *
+worker_entry(void)
+{
+	return my_entry;
+}
+
+bool
+worker_is_live(const WorkerEntry *entry)
 {
 	return entry->state == WORKER_CLAIMED || entry->state == WORKER_ATTACHED ||
 		   entry->state == WORKER_SERVING;
@@ -260,7 +273,7 @@ worker_count(WorkerKind kind, Oid dboid)
 	{
 		const WorkerEntry *entry = &worker_shared->entries[i];
 
-		if (is_live(entry) && entry->kind == kind && entry->dboid == dboid)
+		if (worker_is_live(entry) && entry->kind == kind && entry->dboid == dboid)
 			count++;
 	}
 	LWLockRelease(worker_shared->lock);
@@ -275,7 +288,8 @@ worker_wake(WorkerKind kind, Oid dboid)
 	{
 		const WorkerEntry *entry = &worker_shared->entries[i];
 
-		if (is_live(entry) && entry->kind == kind && entry->dboid == dboid && entry->latch != NULL)
+		if (worker_is_live(entry) && entry->kind == kind && entry->dboid == dboid &&
+			entry->latch != NULL)
 			SetLatch(entry->latch);
 	}
 	LWLockRelease(worker_shared->lock);
@@ -308,6 +322,71 @@ worker_take_chores(Oid dboid)
 	}
 	LWLockRelease(worker_shared->lock);
 	return wanted;
+}
+
+/*
+ * The entry of this database's worker, NULL when there is none.  Without the lock: the caller must
+ * bear with a wrong answer.
+ */
+static WorkerEntry *
+database_entry(void)
+{
+	static WorkerEntry *found = NULL;
+	WorkerEntry *entry = found;
+
+	if (entry != NULL && entry->dboid == MyDatabaseId && entry->kind == WORKER_DATABASE &&
+		entry->state == WORKER_SERVING)
+		return entry;
+	for (int i = 0; i < worker_shared->nentries; i++)
+	{
+		entry = &worker_shared->entries[i];
+		if (entry->dboid == MyDatabaseId && entry->kind == WORKER_DATABASE &&
+			entry->state == WORKER_SERVING)
+			return found = entry;
+	}
+	return NULL;
+}
+
+void
+worker_tell_news(void)
+{
+	WorkerEntry *entry = database_entry();
+
+	if (entry == NULL || !entry->subscribed)
+		return;
+	/*
+	 * The commit was made visible before this: a worker that sets it back later sees what was
+	 * committed, and one that has done so already left a 0 here.
+	 */
+	pg_memory_barrier();
+	if (pg_atomic_read_u32(&entry->news) != 0 || pg_atomic_exchange_u32(&entry->news, 1) != 0)
+		return;
+	LWLockAcquire(worker_shared->lock, LW_SHARED);
+	if (entry->state == WORKER_SERVING && entry->latch != NULL)
+		SetLatch(entry->latch);
+	LWLockRelease(worker_shared->lock);
+}
+
+bool
+worker_has_news(void)
+{
+	return pg_atomic_read_u32(&my_entry->news) != 0;
+}
+
+void
+worker_take_news(void)
+{
+	(void) pg_atomic_exchange_u32(&my_entry->news, 0);
+}
+
+void
+worker_set_subscribed(bool subscribed)
+{
+	if (my_entry->subscribed == subscribed)
+		return;
+	LWLockAcquire(worker_shared->lock, LW_EXCLUSIVE);
+	my_entry->subscribed = subscribed;
+	LWLockRelease(worker_shared->lock);
 }
 
 void
@@ -352,7 +431,7 @@ list_processes(Oid dboid, pid_t *pids, int *npids)
 	{
 		const WorkerEntry *entry = &worker_shared->entries[i];
 
-		if (!is_live(entry) || entry->dboid != dboid)
+		if (!worker_is_live(entry) || entry->dboid != dboid)
 			continue;
 		if (entry->pid != 0)
 			pids[(*npids)++] = entry->pid;

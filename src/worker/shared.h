@@ -25,11 +25,22 @@
  * about to attach goes away, and the launcher starts none.
  *
  * A poke asks the launcher to look at a database again: the extension may be there now.
+ *
+ * News are a database worker's: somebody has committed events while there are subscriptions.  A
+ * sender reads "subscribed" and "news" of the entry without the lock, since almost always there is
+ * nothing to say; what it gets wrong costs a look too many, or a wait for the look that the worker
+ * takes once a second anyway.  Only who turns "news" from 0 to 1 takes the lock and sets the latch;
+ * the worker sets it back to 0 before it looks.
+ *
+ * A delivery worker's entry says what it serves, so that the others pass by and whoever starts them
+ * knows how many are wanted.  That no two deliver the same is not this, but the subscription's
+ * heavyweight lock.
  */
 #ifndef BEHAVIOR_WORKER_SHARED_H
 #define BEHAVIOR_WORKER_SHARED_H
 
 #include "datatype/timestamp.h"
+#include "port/atomics.h"
 #include "postmaster/bgworker.h"
 #include "storage/latch.h"
 #include "storage/lwlock.h"
@@ -37,7 +48,8 @@
 typedef enum WorkerKind
 {
 	WORKER_DATABASE,
-	WORKER_MAINTENANCE
+	WORKER_MAINTENANCE,
+	WORKER_DELIVERY
 } WorkerKind;
 
 typedef enum WorkerState
@@ -66,8 +78,17 @@ typedef struct WorkerEntry
 	pid_t pid;		   /* 0 until attached */
 	Latch *latch;	   /* of that process; NULL until attached */
 	TimestampTz claimed_at;
-	TimestampTz since;	/* of the state */
-	bool chores_wanted; /* of a database worker: maintenance is to do its chores once */
+	TimestampTz since; /* of the state */
+	/* of a database worker */
+	bool chores_wanted;	   /* maintenance is to do its chores once */
+	bool subscribed;	   /* there are subscriptions */
+	int64 last_served;	   /* the subscription that a delivery worker took up last */
+	pg_atomic_uint32 news; /* see above */
+
+	/* of a delivery worker */
+	bool idle;		/* it waits for something to do */
+	int64 reserved; /* the only subscription that it is for; 0: it is for all */
+	int64 serves;	/* the subscription that it delivers for just now; 0: none */
 } WorkerEntry;
 
 typedef struct WorkerHold
@@ -108,11 +129,12 @@ extern void worker_shared_install(void);
 
 /*
  * Registers a process for a database; false when no place or no background worker
- * slot is free.  function: C name of its main function.  The handle is palloc'd in the current
+ * slot is free.  function: C name of its main function.  reserved: the subscription that a delivery
+ * worker is for, else 0.  The handle is palloc'd in the current
  * context; the process notifies the caller's latch of its start and end.
  */
 extern bool worker_register(WorkerKind kind, Oid dboid, const char *function, const char *name,
-							WorkerTicket *ticket, BackgroundWorkerHandle **handle);
+							int64 reserved, WorkerTicket *ticket, BackgroundWorkerHandle **handle);
 
 /* Gives the entry of a process that never came back; false when it did come. */
 extern bool worker_unclaim(const WorkerTicket *ticket);
@@ -129,6 +151,36 @@ extern void worker_wake(WorkerKind kind, Oid dboid);
 /* The chores of this database: asked for by its worker, taken by one of maintenance. */
 extern void worker_want_chores(void);
 extern bool worker_take_chores(Oid dboid);
+
+/*
+ * News of events that were committed.  worker_tell_news() is for whoever has committed them;
+ * worker_take_news() is the database worker's, and so is worker_set_subscribed(), which says
+ * whether anybody is to tell.
+ */
+extern void worker_tell_news(void);
+extern bool worker_has_news(void);
+extern void worker_take_news(void);
+extern void worker_set_subscribed(bool subscribed);
+
+/*
+ * Delivery workers of a database (shared_delivery.c).  Subscriptions are ids, ascending.
+ *
+ * worker_claim_subscription(): the next in turn of those that nobody serves, or the only one that
+ * the caller is for; 0 when there is none.  worker_release_subscription() at its end.
+ *
+ * worker_wake_delivery() wakes as many as can do something about what is due, and returns how many
+ * more might.  worker_count_delivery(): those for this subscription, or with 0 those for all.
+ */
+extern int64 worker_claim_subscription(const int64 *ids, int n);
+extern void worker_release_subscription(void);
+extern void worker_set_idle(void);
+extern int64 worker_reserved(void);
+extern int worker_wake_delivery(Oid dboid, const int64 *due, int n);
+extern int worker_count_delivery(Oid dboid, int64 reserved);
+
+/* For shared_delivery.c: the entry of this process; is there, or will there be, such a process? */
+extern WorkerEntry *worker_entry(void);
+extern bool worker_is_live(const WorkerEntry *entry);
 
 /* Asks the launcher to look at a database again; InvalidOid: to read the list of databases. */
 extern void worker_poke(Oid dboid);

@@ -1,6 +1,6 @@
 /*
  * worker.h
- *		Background processes: the launcher, one worker for each database, maintenance.
+ *		Background processes: the launcher, one worker for each database, maintenance, delivery.
  */
 #ifndef BEHAVIOR_WORKER_H
 #define BEHAVIOR_WORKER_H
@@ -11,6 +11,7 @@
 #define LAUNCHER_TYPE	 "behavior launcher"
 #define WORKER_TYPE		 "behavior worker"
 #define MAINTENANCE_TYPE "behavior maintenance"
+#define DELIVERY_TYPE	 "behavior delivery"
 
 /* At preload: asks for shared memory, installs the hooks, registers the launcher. */
 extern void worker_install(void);
@@ -20,6 +21,7 @@ extern void worker_hooks_install(void);
 extern PGDLLEXPORT void behavior_launcher_main(Datum arg);
 extern PGDLLEXPORT void behavior_worker_main(Datum arg);
 extern PGDLLEXPORT void behavior_maintenance_main(Datum arg);
+extern PGDLLEXPORT void behavior_delivery_main(Datum arg);
 
 /*
  * What the processes of a database have in common (process.c).
@@ -55,5 +57,12 @@ typedef enum TurnResult
  */
 typedef void (*TurnCallback)(void *arg);
 extern TurnResult process_turn(TurnCallback callback, void *arg, const char *activity);
+
+/*
+ * Ends a job of a turn that raised, in PG_CATCH(): rolls back, logs the error, and returns its
+ * message in "context".  The turn should end soon: what held the extension is gone.  Raises again
+ * when that is gone as well.
+ */
+extern char *process_abandon_job(MemoryContext context);
 
 #endif

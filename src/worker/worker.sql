@@ -3,5 +3,5 @@ CREATE FUNCTION behavior._workers(OUT kind text, OUT pid int, OUT database oid, 
 	RETURNS SETOF record LANGUAGE c VOLATILE STRICT PARALLEL RESTRICTED
 	AS 'MODULE_PATHNAME', 'behavior__workers';
 COMMENT ON FUNCTION behavior._workers() IS
-	'background processes: kind (launcher, database, maintenance), pid, database and state; none when the library is not preloaded';
+	'background processes: kind (launcher, database, maintenance, delivery), pid, database and state; none when the library is not preloaded';
 REVOKE ALL ON FUNCTION behavior._workers() FROM PUBLIC;

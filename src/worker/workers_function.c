@@ -17,6 +17,7 @@ PG_FUNCTION_INFO_V1(behavior__workers);
 static const char *const kinds[] = {
 	[WORKER_DATABASE] = "database",
 	[WORKER_MAINTENANCE] = "maintenance",
+	[WORKER_DELIVERY] = "delivery",
 };
 
 static const char *const states[] = {
