@@ -243,6 +243,7 @@ BEGIN
 END $$;
 SELECT behavior.create_subscription('odd', '{"detail-type": ["Odd"]}', 'd.odd', batch_size => 1, max_attempts => 1);
 RESET ROLE;
+GRANT EXECUTE ON PROCEDURE behavior.tick() TO regress_delivery_owner;
 CALL behavior.tick();
 INSERT INTO behavior.event (event_id, type, occurred_at, properties)
 SELECT 'odd ' || what, 'Odd', timestamptz '2025-01-01Z' + n * interval '1 second', jsonb_build_object('what', what)
@@ -259,6 +260,64 @@ SHOW behavior.default_source;
 SELECT count(*) FROM pg_cursors WHERE is_holdable;
 CALL behavior.tick();
 SELECT event_id FROM d.effect WHERE event_id LIKE 'sent%';
+REVOKE EXECUTE ON PROCEDURE behavior.tick() FROM regress_delivery_owner;
+
+-- A handler may change its own subscription, and drop it.
+SET ROLE regress_delivery_owner;
+CREATE FUNCTION d.self(events behavior.event[]) RETURNS void LANGUAGE plpgsql AS $$
+BEGIN
+	INSERT INTO d.effect (type, event_id) SELECT 'Self', e.event_id FROM unnest(events) e;
+	CASE events[1].properties->>'what'
+		WHEN 'alter' THEN PERFORM behavior.alter_subscription('self', batch_size => 2);
+		WHEN 'resume' THEN PERFORM behavior.resume_subscription('self');
+		WHEN 'pause' THEN PERFORM behavior.pause_subscription('self');
+		WHEN 'drop' THEN PERFORM behavior.drop_subscription('self');
+	END CASE;
+END $$;
+SELECT behavior.create_subscription('self', '{"detail-type": ["Self"]}', 'd.self', batch_size => 1, max_attempts => 1);
+RESET ROLE;
+CALL behavior.tick();
+CREATE FUNCTION d.send_self(what text) RETURNS void LANGUAGE sql AS $$
+	INSERT INTO behavior.event (event_id, type, occurred_at, properties)
+	VALUES ('self ' || what, 'Self', '2025-01-01Z', jsonb_build_object('what', what))
+$$;
+SELECT d.send_self('alter');
+CALL behavior.tick();
+SELECT d.send_self('pause');
+CALL behavior.tick();
+SELECT state, matched, delivered, lag_events FROM d.state WHERE name = 'self';
+SELECT behavior.resume_subscription('self');
+SELECT d.send_self('resume');
+SET client_min_messages = error;
+CALL behavior.tick();
+SET client_min_messages = warning;
+SELECT d.send_self('drop');
+CALL behavior.tick();
+SELECT state, matched, delivered, lag_events FROM d.state WHERE name = 'self';
+SELECT event_id FROM d.effect WHERE type = 'Self' ORDER BY n;
+SELECT count(*) FROM behavior._subscription s FULL JOIN behavior._subscription_progress p USING (subscription_id)
+WHERE s.name IS NULL OR p.step IS NULL;
+
+-- A handler that sends what it is called for ends after behavior.max_hops.
+SET ROLE regress_delivery_owner;
+CREATE FUNCTION d.echo(events behavior.event[]) RETURNS void LANGUAGE sql AS $$
+	INSERT INTO behavior.event (event_id, type, occurred_at)
+	SELECT 'after ' || event_id, 'Echo', occurred_at FROM unnest(events)
+$$;
+SELECT behavior.create_subscription('echo', '{"detail-type": ["Echo"]}', 'd.echo');
+RESET ROLE;
+CALL behavior.tick();
+INSERT INTO behavior.event (event_id, type, occurred_at) VALUES ('1', 'Echo', '2025-01-01Z'), ('2', 'Echo', '2025-01-01Z');
+DO $$
+BEGIN
+	SET LOCAL client_min_messages = error;
+	FOR i IN 1..20 LOOP
+		CALL behavior.tick();
+	END LOOP;
+END $$;
+SELECT hops, count(*) FROM behavior.event WHERE type = 'Echo' GROUP BY hops ORDER BY hops NULLS FIRST;
+SELECT reason, count(*) FROM behavior.dead_letter WHERE type = 'Echo' GROUP BY reason;
+SELECT state, matched, delivered, lag_events FROM d.state WHERE name = 'echo';
 
 -- A subscription that cannot work says why, loses nothing, and goes on where it was once it is mended.
 SET ROLE regress_delivery_owner;

@@ -24,6 +24,7 @@
 #include "miscadmin.h"
 #include "utils/builtins.h"
 #include "utils/fmgroids.h"
+#include "utils/hsearch.h"
 #include "utils/memutils.h"
 #include "utils/rel.h"
 #include "utils/resowner.h"
@@ -305,11 +306,41 @@ with_queue(Snapshot snapshot)
 	return ids;
 }
 
-/* Push subscriptions that may be replaying, ascending. */
+/*
+ * The subscriptions of which this backend knows that they replay no more, since that is committed
+ * and nothing begins it again.
+ */
+static HTAB *
+replayed(void)
+{
+	static HTAB *ids = NULL;
+	static Oid relid =
+		InvalidOid; /* the subscriptions that it is about: ids begin anew with them */
+
+	if (ids != NULL && relid != behavior_relid(REL_SUBSCRIPTION))
+	{
+		hash_destroy(ids);
+		ids = NULL;
+	}
+	if (ids == NULL)
+	{
+		HASHCTL ctl = {0};
+
+		ctl.keysize = ctl.entrysize = sizeof(int64);
+		ctl.hcxt = TopMemoryContext;
+		ids = hash_create("behavior replayed subscriptions", 64, &ctl,
+						  HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
+		relid = behavior_relid(REL_SUBSCRIPTION);
+	}
+	return ids;
+}
+
+/* Push subscriptions that replay, ascending. */
 static List *
-with_replay(void)
+with_replay(Snapshot snapshot)
 {
 	MemoryContext context = CurrentMemoryContext;
+	HTAB *known = replayed();
 	SecureContext secure;
 	List *ids = NIL;
 
@@ -320,15 +351,26 @@ with_replay(void)
 			 SPI_OK_SELECT, true, 0, NULL, NULL, NULL);
 	for (uint64 i = 0; i < SPI_processed; i++)
 	{
-		int64 *id = MemoryContextAlloc(context, sizeof(int64));
-		MemoryContext old_context;
 		bool isnull;
-
-		*id =
+		int64 id =
 			DatumGetInt64(SPI_getbinval(SPI_tuptable->vals[i], SPI_tuptable->tupdesc, 1, &isnull));
-		old_context = MemoryContextSwitchTo(context);
-		ids = lappend(ids, id);
-		MemoryContextSwitchTo(old_context);
+		SubscriptionProgress progress;
+
+		if (hash_search(known, &id, HASH_FIND, NULL) != NULL)
+			continue;
+		subscription_progress_read(id, snapshot, &progress);
+		if (progress.replaying)
+		{
+			MemoryContext old_context = MemoryContextSwitchTo(context);
+			int64 *item = palloc(sizeof(int64));
+
+			*item = id;
+			ids = lappend(ids, item);
+			MemoryContextSwitchTo(old_context);
+		}
+		/* What this transaction has done itself may be rolled back. */
+		else if (!TransactionIdIsValid(GetTopTransactionIdIfAny()))
+			(void) hash_search(known, &id, HASH_ENTER, NULL);
 	}
 	secure_end(&secure);
 	SPI_finish();
@@ -404,7 +446,7 @@ list_due(bool broken, TimestampTz *next_due)
 	PushActiveSnapshot(GetLatestSnapshot());
 	snapshot = GetActiveSnapshot();
 	queued = with_queue(snapshot);
-	ids = add_ids(add_ids(queued, delivery_row_subscriptions(snapshot)), with_replay());
+	ids = add_ids(add_ids(queued, delivery_row_subscriptions(snapshot)), with_replay(snapshot));
 	*next_due = PG_INT64_MAX;
 	foreach (lc, ids)
 	{
