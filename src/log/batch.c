@@ -270,7 +270,7 @@ batch_expire(int64 limit)
 		" WHERE b.received_at < $1"
 		" AND (SELECT r.last_batch >= b.batch_id AND r.tick_id <="
 		"   COALESCE((SELECT min(behavior._projection_tick_id(p.name)) FROM behavior._projection p), r.tick_id)"
-		"   AND (r.tick_id <= (SELECT max(t.tick_id) FROM behavior._route_progress t)"
+		"   AND (r.tick_id <= (SELECT t.tick_id FROM behavior._route_progress t ORDER BY t.tick_id DESC LIMIT 1)"
 		"    OR NOT EXISTS (SELECT FROM behavior._subscription))"
 		"  FROM behavior._tick_range r WHERE r.first_batch <= b.batch_id"
 		"  ORDER BY r.first_batch DESC LIMIT 1))";

@@ -82,7 +82,7 @@ CREATE VIEW behavior._subscription_status AS
 		LEFT JOIN LATERAL (SELECT pg_catalog.min(d.first_attempt_at) AS since FROM behavior._delivery d
 			WHERE p.consumed > h.handled + p.dead_letters
 				AND d.subscription_id = s.subscription_id AND d.state IN ('r', 'f')) d ON true
-		LEFT JOIN (SELECT pg_catalog.max(t.tick_id) AS tick_id FROM behavior._route_progress t) r ON true
+		LEFT JOIN (SELECT t.tick_id FROM behavior._route_progress t ORDER BY t.tick_id DESC LIMIT 1) r ON true
 		LEFT JOIN LATERAL (SELECT t.ticked_at AS since FROM behavior.tick t WHERE t.tick_id > r.tick_id
 			ORDER BY t.tick_id LIMIT 1) u ON true;
 COMMENT ON VIEW behavior._subscription_status IS 'what behavior.subscription and behavior.projection say of subscriptions';
