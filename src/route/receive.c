@@ -228,10 +228,15 @@ receive_locked(Receiver *receiver)
 
 	while (more && receiver->given < receiver->max_events)
 	{
+		const char *last_error = receiver->progress.last_error;
+
 		MemoryContextReset(context);
 		MemoryContextSwitchTo(context);
 		more = receive_slice(receiver);
 		MemoryContextSwitchTo(caller);
+		/* It outlives the slice. */
+		if (receiver->progress.last_error != last_error && receiver->progress.last_error != NULL)
+			receiver->progress.last_error = pstrdup(receiver->progress.last_error);
 	}
 	if (receiver->progress.failing_since != 0 && !receive_is_failing(receiver->subscription))
 	{
