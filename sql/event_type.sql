@@ -118,6 +118,16 @@ INSERT INTO behavior.event (event_id, type, properties) SELECT 'm2', 'many', jso
 SELECT event_id, jsonb_array_length(errors -> 'errors') AS listed, octet_length(errors #>> '{errors,0,instance_path}') AS path, octet_length(detail) AS detail
 	FROM behavior.dead_letter WHERE type = 'many' ORDER BY 1;
 
+\echo -- a schema may be true or false
+SELECT behavior.create_event_type('never', 'false');
+SELECT behavior.create_event_type('ever', 'true');
+INSERT INTO behavior.event (event_id, type) VALUES ('b1', 'never'), ('b2', 'ever');
+SELECT event_id, detail, errors FROM behavior.dead_letter WHERE type = 'never';
+SELECT accepted FROM behavior.last_batch();
+SELECT behavior.alter_event_type('never', 'true');
+INSERT INTO behavior.event (event_id, type) VALUES ('b1', 'never');
+SELECT accepted FROM behavior.last_batch();
+
 \echo -- types that are not declared
 SET behavior.unknown_type = dead_letter;
 INSERT INTO behavior.event (event_id, source, type) VALUES ('u1', 'web', 'other'), ('u2', 'web', 'visit'), ('u3', 'web', repeat('ü', 127)), ('u4', 'shop', 'visit');

@@ -97,6 +97,17 @@ SELECT status, reason FROM behavior.redrive('invalid_timestamp', patch => '{"occ
 SELECT status, reason FROM behavior.redrive('id_conflict', patch => '{"event_id": "d3"}');
 SELECT event_id, type FROM behavior.event WHERE event_id LIKE 'd_' ORDER BY 1;
 
+\echo -- conflicts found when many events are written at once keep what each came with
+SELECT event_id, status FROM behavior.ingest('[{"event_id": "e1"}, {"event_id": "e1", "properties": {"n": 2}}, {"event_id": "e2", "type": "own"},
+	{"batch": [{"event_id": "e1", "properties": {"n": 3}}], "sentAt": "one"}, {"batch": [{"event_id": "e1", "properties": {"n": 4}}, {"event_id": "e1", "properties": {"n": 5}}], "sentAt": "two"},
+	{"event_id": "e2", "properties": {"n": 6}}]', '{"source": "app", "type": "x", "context": {"ip": "::1"}}');
+INSERT INTO behavior.inbox VALUES ('{"event_id": "e3", "type": "x"} {"batch": [{"event_id": "e3", "type": "y"}], "lib": 7} {"event_id": "e3", "type": "z"}');
+SELECT event_id, payload, sent_with FROM behavior.dead_letter WHERE redriven_at IS NULL ORDER BY dead_letter_id;
+SELECT status FROM behavior.redrive(patch => '{"event_id": null}');
+SELECT source, type, properties, context FROM behavior.event WHERE properties ? 'n' OR type IN ('y', 'z') ORDER BY properties ->> 'n', type, context;
+\echo -- what became of an event
+SELECT status, dead_letter_id IS NOT NULL AS letter FROM behavior.find_event('d1');
+
 \echo -- whose payload is not all there, or no JSON
 TRUNCATE behavior.dead_letter;
 INSERT INTO behavior.inbox SELECT jsonb_build_object('event_id', 'f1', 'type', 'x', 'properties', jsonb_build_object('x', repeat('x', 1100000)))::text;
