@@ -115,11 +115,14 @@ def measure_calls(bench, session, events, repeat):
     total = int(session.run(count))
     session.run("SET max_parallel_workers_per_gather = 0")
     by_hand = "SELECT count(*) FROM sample WHERE e->>'source' = 'shop' AND (e->'detail'->>'amount')::numeric > 500"
-    for name, query in (("nothing", count), ("pattern", where % pattern), ("by hand", by_hand)):
+    session.run("CREATE TABLE sample_text AS SELECT e::text AS e FROM sample")
+    session.run("VACUUM ANALYZE sample_text")
+    parse = "SELECT count(e::jsonb) FROM sample_text"
+    for name, query in (("nothing", count), ("pattern", where % pattern), ("by hand", by_hand), ("parse", parse)):
         session.run(query)
         figures = bench.measure((session, query))
         out[name] = figures["cpu"] / total * 1e6
-    return {"operator_us": out["pattern"] - out["nothing"], "by_hand_us": out["by hand"] - out["nothing"]}
+    return {"operator_us": out["pattern"] - out["nothing"], "by_hand_us": out["by hand"] - out["nothing"], "parse_us": out["parse"] - out["nothing"]}
 
 
 def tables(rows):
@@ -143,8 +146,10 @@ another machine.
             out.append("| %s | %s | %s | %s | %s |" % (row["name"], text(row["events_per_s"]), text(row["reference_events_per_s"]), text(row["ratio"], 1), text(row["instructions"])))
     for row in rows:
         if row["kind"] == "call":
-            out.append("\nIn SQL, row by row: `e @~ pattern` takes %s µs an event, the same condition written with `->>` and casts %s µs." % (
-                text(row["operator_us"], 2), text(row["by_hand_us"], 2)))
+            out.append("""
+Its figures include parsing the event's JSON, which here has been done when the event was sent (PostgreSQL's parser takes %s µs for it).
+In SQL, row by row: `e @~ pattern` takes %s µs an event, the same condition written with `->>` and casts %s µs.""" % (
+                text(row["parse_us"], 1), text(row["operator_us"], 2), text(row["by_hand_us"], 2)))
     return "\n".join(out) + "\n"
 
 

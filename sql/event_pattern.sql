@@ -61,6 +61,20 @@ SELECT p, e, behavior.event_matches(p::jsonb, e::jsonb) FROM (VALUES
 	('{"a": {"b": [1]}}', '{"a": "{\"b\": 1}"}'), ('{"a": [1]}', '{"a": 1, "a": 2}'), ('{"a": [2]}', '{"a": 1, "a": 2}'), ('{"a": [1], "a": [2]}', '{"a": 2}'),
 	('{"$": [1]}', '{"$": 1}'), ('{"a": [1]}', '[{"a": 1}]'), ('{"a": [{"exists": false}]}', '1')) AS t (p, e);
 
+-- Objects and arrays of many entries, with a dot in a key and without; many paths, and few.
+WITH big AS (SELECT jsonb_object_agg('k' || n, n) AS o, jsonb_agg(n) AS a FROM generate_series(1, 200) n)
+SELECT count(*) FILTER (WHERE behavior.event_matches(jsonb_build_object('k' || n, jsonb_build_array(n)), o)) AS without,
+	count(*) FILTER (WHERE behavior.event_matches(jsonb_build_object('k' || n, jsonb_build_array(n)), o || '{"k1.x": 1}')) AS with_a_dot,
+	count(*) FILTER (WHERE behavior.event_matches(jsonb_build_object('k' || n, jsonb_build_array(n)), jsonb_build_object('k' || n, n))) AS alone,
+	count(*) FILTER (WHERE behavior.event_matches(jsonb_build_object('a', jsonb_build_array(n)), jsonb_build_object('a', a))) AS elements,
+	count(*) FILTER (WHERE behavior.event_matches(jsonb_build_object('k' || n, jsonb_build_array(n + 1)), o)) AS wrong
+FROM big, generate_series(1, 200) n GROUP BY o;
+SELECT behavior.event_matches((SELECT jsonb_object_agg('k' || n, jsonb_build_array(n)) FROM generate_series(1, 200) n), o) AS all_of_them,
+	behavior.event_matches((SELECT jsonb_object_agg('k' || n, jsonb_build_array(n)) FROM generate_series(1, 200) n), o || '{"k77": 0}') AS but_one
+FROM (SELECT jsonb_object_agg('k' || n, n) AS o FROM generate_series(1, 200) n) big;
+SELECT event, cardinality(matched), matched[1:3] AS first FROM behavior._pattern_set_matches((SELECT jsonb_agg(jsonb_build_object('k' || n, jsonb_build_array(n)) ORDER BY n) FROM generate_series(1, 200) n),
+	jsonb_build_array('{"k7": 7}'::jsonb, '{"k7": 7, "k200": 200, "a.b": 1}'::jsonb, (SELECT jsonb_object_agg('k' || n, n) FROM generate_series(51, 200) n)));
+
 -- Arrays: no two fields from different elements of the same one.
 SELECT p, e, behavior.event_matches(p::jsonb, e::jsonb) FROM (VALUES
 	('{"employees": {"firstName": ["Anna"], "lastName": ["Jones"]}}', '{"employees": [{"firstName": "Anna", "lastName": "Smith"}, {"firstName": "Peter", "lastName": "Jones"}]}'),

@@ -168,6 +168,13 @@ add_element(EventView *view, int parent, int array, int index)
 	return view->element_count++;
 }
 
+/* Length of an entry that begins at "offset". */
+static inline uint32
+entry_length(JEntry entry, uint32 offset)
+{
+	return JBE_HAS_OFF(entry) ? JBE_OFFLENFLD(entry) - offset : JBE_OFFLENFLD(entry);
+}
+
 /* A scalar; false: it is an object or array. */
 static inline bool
 take_scalar(Walk *walk, const PathNode *node, JEntry entry, char *base, uint32 offset,
@@ -209,7 +216,7 @@ walk_array(Walk *walk, PathNode *node, const JsonbContainer *container)
 	for (int i = 0; i < count; i++)
 	{
 		JEntry entry = container->children[i];
-		uint32 length = getJsonbLength(container, i);
+		uint32 length = entry_length(entry, offset);
 
 		if (take_scalar(walk, node, entry, base, offset, length))
 		{
@@ -233,6 +240,51 @@ walk_array(Walk *walk, PathNode *node, const JsonbContainer *container)
 	view->arrays[array].end = view->leaves;
 }
 
+static inline void
+walk_value(Walk *walk, PathNode *node, JEntry entry, char *base, uint32 offset)
+{
+	if (!take_scalar(walk, node, entry, base, offset, entry_length(entry, offset)))
+	{
+		const JsonbContainer *inner = (JsonbContainer *) (base + INTALIGN(offset));
+
+		if (JsonContainerIsArray(inner))
+			walk_array(walk, node, inner);
+		else
+			walk_object(walk, node, inner);
+	}
+}
+
+/* Keys without dots in them: both sides are sorted alike, so they are merged. */
+static void
+merge_object(Walk *walk, PathNode *node, const JsonbContainer *object, int count, char *base)
+{
+	uint32 offset = 0;
+	int child = 0;
+	int i = 0;
+
+	if (!node->sorted)
+		path_sort_children(node);
+	while (i < count && child < node->children)
+	{
+		int length = entry_length(object->children[i], offset);
+		Str segment = node->child[child]->segment;
+		int order = length - segment.length;
+
+		if (order == 0)
+			order = memcmp(base + offset, segment.data, length);
+		if (order == 0)
+			walk_value(walk, node->child[child], object->children[count + i], base,
+					   getJsonbOffset(object, count + i));
+		if (order >= 0)
+			child++;
+		if (order <= 0)
+		{
+			offset += length;
+			i++;
+		}
+	}
+}
+
 static void
 walk_object(Walk *walk, PathNode *node, const JsonbContainer *object)
 {
@@ -249,29 +301,22 @@ walk_object(Walk *walk, PathNode *node, const JsonbContainer *object)
 		walk->view->too_deep = true;
 		return;
 	}
+	/* All keys stand together, before the values. */
 	offset = getJsonbOffset(object, count);
+	if (node->children <= count * 4 && memchr(base, '.', offset) == NULL)
+	{
+		merge_object(walk, node, object, count, base);
+		return;
+	}
 	for (int i = 0; i < count; i++)
 	{
 		JEntry entry = object->children[count + i];
-		uint32 key_length = getJsonbLength(object, i);
-		Str key = str_make(base + key_offset, key_length);
-		PathNode *child;
+		Str key = str_make(base + key_offset, entry_length(object->children[i], key_offset));
+		PathNode *child = path_find(paths, node, key);
 
-		if (memchr(key.data, '.', key.length) == NULL)
-			child = path_child(paths, node, key);
-		else
-			child = path_find(paths, node, key);
-		if (child != NULL &&
-			!take_scalar(walk, child, entry, base, offset, getJsonbLength(object, count + i)))
-		{
-			const JsonbContainer *inner = (JsonbContainer *) (base + INTALIGN(offset));
-
-			if (JsonContainerIsArray(inner))
-				walk_array(walk, child, inner);
-			else
-				walk_object(walk, child, inner);
-		}
-		JBE_ADVANCE_OFFSET(key_offset, object->children[i]);
+		if (child != NULL)
+			walk_value(walk, child, entry, base, offset);
+		key_offset += key.length;
 		JBE_ADVANCE_OFFSET(offset, entry);
 	}
 }

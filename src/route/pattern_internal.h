@@ -61,8 +61,11 @@ typedef struct PathNode
 	int id;
 	struct PathNode *parent; /* NULL: the root */
 	Str segment;
-	uint64 lengths; /* bit n % 64: a child's segment is n bytes long */
+	uint64 lengths;			 /* bit n % 64: a child's segment is n bytes long */
+	struct PathNode **child; /* by length and bytes, as jsonb sorts keys, when sorted */
 	int children;
+	int child_room;
+	bool sorted;
 	bool wanted; /* a field has this path */
 	Str name;	 /* the whole path, when wanted */
 } PathNode;
@@ -262,6 +265,7 @@ extern PathNode *path_make(PathTable *table, PathNode *parent, Str key);
 extern PathNode *path_child(const PathTable *table, const PathNode *parent, Str segment);
 /* The same for a key with dots in it; NULL when no path begins so. */
 extern PathNode *path_find(const PathTable *table, const PathNode *parent, Str key);
+extern void path_sort_children(PathNode *node);
 extern int path_compare(Str a, Str b);
 
 /* pattern_compile.c: adds the pattern's rules to "pattern", whose table of paths is there. */

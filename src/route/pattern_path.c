@@ -37,6 +37,40 @@ add_node(PathTable *table, PathNode *parent, Str segment)
 }
 
 static void
+add_child(PathNode *parent, PathNode *node)
+{
+	if (parent->children == parent->child_room)
+	{
+		parent->child_room = Max(4, parent->child_room * 2);
+		if (parent->child == NULL)
+			parent->child = palloc(parent->child_room * sizeof(PathNode *));
+		else
+			parent->child = repalloc(parent->child, parent->child_room * sizeof(PathNode *));
+	}
+	parent->child[parent->children++] = node;
+	parent->sorted = false;
+	parent->lengths |= UINT64CONST(1) << (node->segment.length & 63);
+}
+
+static int
+compare_children(const void *a, const void *b)
+{
+	Str x = (*(PathNode *const *) a)->segment;
+	Str y = (*(PathNode *const *) b)->segment;
+
+	if (x.length != y.length)
+		return x.length < y.length ? -1 : 1;
+	return memcmp(x.data, y.data, x.length);
+}
+
+void
+path_sort_children(PathNode *node)
+{
+	qsort(node->child, node->children, sizeof(PathNode *), compare_children);
+	node->sorted = true;
+}
+
+static void
 enter_node(PathTable *table, const PathNode *node)
 {
 	uint32 slot = slot_of(table, node->parent, node->segment);
@@ -130,8 +164,7 @@ path_make(PathTable *table, PathNode *parent, Str key)
 		if (node == NULL)
 		{
 			node = add_node(table, parent, segment);
-			parent->lengths |= UINT64CONST(1) << (segment.length & 63);
-			parent->children++;
+			add_child(parent, node);
 			if ((uint32) table->count * 2 > table->slot_mask)
 			{
 				pfree(table->slots);
