@@ -9,6 +9,7 @@ $$;
 CREATE VIEW counts AS SELECT name, state, matched, delivered, failed, dead_letters, late, lag_events FROM behavior.subscription;
 -- Time passes for what is in flight or waits to be tried again.
 CREATE FUNCTION pass(span interval) RETURNS void LANGUAGE sql AS $$
+	UPDATE behavior._subscription_progress SET due_from = due_from - span;
 	UPDATE behavior._delivery SET due_at = due_at - span, first_attempt_at = first_attempt_at - span WHERE isfinite(due_at)
 $$;
 

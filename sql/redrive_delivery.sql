@@ -67,7 +67,7 @@ SELECT status, reason FROM behavior.redrive(projection => 'pull');
 SELECT attempt, (event).event_id FROM behavior.receive('pull', 100, '1 minute') ORDER BY 2;
 SELECT * FROM counts WHERE name = 'pull';
 -- Not acknowledged: a letter again, behind the first one.
-UPDATE behavior._delivery SET due_at = '-infinity';
+UPDATE behavior._delivery SET due_at = now();
 SELECT count(*) FROM behavior.receive('pull');
 SELECT * FROM letters WHERE projection = 'pull' ORDER BY event_id, attempts;
 SELECT * FROM counts WHERE name = 'pull';

@@ -413,7 +413,7 @@ is_due(int64 id, bool queued, bool broken, Snapshot snapshot, TimestampTz *next_
 		return false;
 	}
 	for (int i = 0; i < lengthof(states); i++)
-		next = Min(next, delivery_rows_next_due(id, states[i], snapshot));
+		next = Min(next, delivery_rows_next_due(id, states[i], progress.due_from, snapshot));
 	if (next <= now)
 		return true;
 	if (progress.resume_at > now && !rests_broken(&progress, now))
@@ -424,7 +424,7 @@ is_due(int64 id, bool queued, bool broken, Snapshot snapshot, TimestampTz *next_
 			return true;
 		if (progress.replaying && subscription->joined_tick >= 0)
 			return true;
-		held = delivery_rows_next_due(id, DELIVERY_HELD, snapshot);
+		held = delivery_rows_next_due(id, DELIVERY_HELD, 0, snapshot);
 		if (held < DT_NOEND &&
 			(!subscription->ordered || delivery_held_ready(subscription, &progress, &next)))
 			return true;

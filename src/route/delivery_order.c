@@ -52,13 +52,13 @@ delivery_row_blocked(const DeliveryRow *row)
 
 /* Does anything of the subscription wait to be tried again, or is in flight? */
 static bool
-anything_waits(int64 subscription_id)
+anything_waits(int64 subscription_id, TimestampTz from)
 {
 	for (int i = 0; i < lengthof(waiting_states); i++)
 	{
 		DeliveryRow row;
 
-		if (delivery_rows_due(subscription_id, waiting_states[i], DT_NOEND, &row, 1) > 0)
+		if (delivery_rows_due(subscription_id, waiting_states[i], from, DT_NOEND, &row, 1) > 0)
 			return true;
 	}
 	return false;
@@ -99,7 +99,7 @@ intake(const Subscription *subscription, SubscriptionProgress *progress, Deliver
 {
 	QueueEntry *entries = palloc(sizeof(QueueEntry) * INTAKE_MAX);
 	int n = delivery_peek(subscription, progress, entries, INTAKE_MAX, moved);
-	bool waits = n > 0 && anything_waits(subscription->id);
+	bool waits = n > 0 && anything_waits(subscription->id, progress->due_from);
 	TimestampTz now = GetCurrentTimestamp();
 	DeliveryRow *rows = palloc(sizeof(DeliveryRow) * Max(n, 1));
 	int held = 0;
@@ -147,7 +147,8 @@ delivery_take_held(const Subscription *subscription, SubscriptionProgress *progr
 	int n = delivery_rows_held(subscription->id,
 							   subscription->ordered ? progress->watermark : DT_NOBEGIN, upto, rows,
 							   max + 1);
-	bool waits = subscription->ordered && n > 0 && anything_waits(subscription->id);
+	bool waits =
+		subscription->ordered && n > 0 && anything_waits(subscription->id, progress->due_from);
 	Snapshot snapshot;
 	int taken = 0;
 

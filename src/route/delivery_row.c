@@ -96,6 +96,13 @@ key_state(ScanKey key, char state)
 }
 
 static void
+key_from(ScanKey key, TimestampTz from)
+{
+	ScanKeyInit(key, ROW_DUE_AT, BTGreaterEqualStrategyNumber, F_TIMESTAMPTZ_GE,
+				TimestampTzGetDatum(from));
+}
+
+static void
 key_text(ScanKey key, AttrNumber column, text *value)
 {
 	ScanKeyInit(key, column, BTEqualStrategyNumber, F_TEXTEQ, PointerGetDatum(value));
@@ -277,10 +284,11 @@ delivery_row_find(int64 delivery_id, DeliveryRow *row)
 }
 
 int
-delivery_rows_due(int64 subscription_id, char state, TimestampTz upto, DeliveryRow *rows, int max)
+delivery_rows_due(int64 subscription_id, char state, TimestampTz from, TimestampTz upto,
+				  DeliveryRow *rows, int max)
 {
 	RowScan scan;
-	ScanKeyData keys[3];
+	ScanKeyData keys[4];
 	HeapTuple tuple;
 	int n = 0;
 
@@ -288,7 +296,8 @@ delivery_rows_due(int64 subscription_id, char state, TimestampTz upto, DeliveryR
 	key_state(&keys[1], state);
 	ScanKeyInit(&keys[2], ROW_DUE_AT, BTLessEqualStrategyNumber, F_TIMESTAMPTZ_LE,
 				TimestampTzGetDatum(upto));
-	scan_begin(&scan, REL_DELIVERY_DUE, SnapshotSelf, 3, keys);
+	key_from(&keys[3], from);
+	scan_begin(&scan, REL_DELIVERY_DUE, SnapshotSelf, from != 0 ? 4 : 3, keys);
 	while (n < max && HeapTupleIsValid(tuple = scan_next(&scan)))
 		read_row(&scan, tuple, &rows[n++]);
 	scan_end(&scan);
@@ -296,16 +305,17 @@ delivery_rows_due(int64 subscription_id, char state, TimestampTz upto, DeliveryR
 }
 
 TimestampTz
-delivery_rows_next_due(int64 subscription_id, char state, Snapshot snapshot)
+delivery_rows_next_due(int64 subscription_id, char state, TimestampTz from, Snapshot snapshot)
 {
 	RowScan scan;
-	ScanKeyData keys[2];
+	ScanKeyData keys[3];
 	HeapTuple tuple;
 	TimestampTz due = DT_NOEND;
 
 	key_int8(&keys[0], ROW_SUBSCRIPTION_ID, BTEqualStrategyNumber, subscription_id);
 	key_state(&keys[1], state);
-	scan_begin(&scan, REL_DELIVERY_DUE, snapshot, 2, keys);
+	key_from(&keys[2], from);
+	scan_begin(&scan, REL_DELIVERY_DUE, snapshot, from != 0 ? 3 : 2, keys);
 	tuple = scan_next(&scan);
 	if (HeapTupleIsValid(tuple))
 	{

@@ -59,12 +59,16 @@ extern bool delivery_row_lock(const DeliveryRow *row, bool wait);
 /* By its id; false when there is none.  Results here and below are in the current context. */
 extern bool delivery_row_find(int64 delivery_id, DeliveryRow *row);
 
-/* Rows in one state with due_at <= upto, by due_at, at most max; returns how many. */
-extern int
-delivery_rows_due(int64 subscription_id, char state, TimestampTz upto, DeliveryRow *rows, int max);
+/*
+ * Rows in one state with from <= due_at <= upto, by due_at, at most max; returns how many.  from:
+ * progress->due_from, behind what an old snapshot keeps of rows that have gone, or 0.
+ */
+extern int delivery_rows_due(int64 subscription_id, char state, TimestampTz from, TimestampTz upto,
+							 DeliveryRow *rows, int max);
 /* When the first row in this state is due; DT_NOEND for never.  Snapshot: SnapshotSelf under the
  * lock. */
-extern TimestampTz delivery_rows_next_due(int64 subscription_id, char state, Snapshot snapshot);
+extern TimestampTz
+delivery_rows_next_due(int64 subscription_id, char state, TimestampTz from, Snapshot snapshot);
 
 /*
  * Rows in state DELIVERY_HELD that occurred from "from" to "upto", in the order of events, at most

@@ -27,6 +27,10 @@
 /* A batch ends before it has more bytes of events: what a call gets is kept in memory twice. */
 #define BATCH_MAX_BYTES (32 * 1024 * 1024)
 
+/* A clock that is set back by less than this does no harm; by more, subscription_progress_move()
+ * sees it. */
+#define CLOCK_SLACK (10 * USECS_PER_SEC)
+
 /* How many bytes an event takes in memory, about. */
 static Size
 event_size(HeapTuple row)
@@ -136,14 +140,19 @@ delivery_take_due(const Subscription *subscription, SubscriptionProgress *progre
 	static const char states[] = {DELIVERY_RETRY, DELIVERY_IN_FLIGHT};
 	TimestampTz now = GetCurrentTimestamp();
 	Snapshot snapshot = NULL;
+	TimestampTz due_from = now - CLOCK_SLACK;
 	DeliveryRow *rows = NULL;
 	int n = 0;
 
 	for (int i = 0; i < lengthof(states) && n < max; i++)
 	{
-		TimestampTz due = delivery_rows_next_due(subscription->id, states[i], SnapshotSelf);
+		TimestampTz due = now;
 		int got;
 
+		/* Of what is in flight most is acknowledged in time: when the rest is due matters then. */
+		if (states[i] == DELIVERY_RETRY)
+			due = delivery_rows_next_due(subscription->id, states[i], progress->due_from,
+										 SnapshotSelf);
 		if (due > now)
 		{
 			if (due < DT_NOEND)
@@ -155,13 +164,19 @@ delivery_take_due(const Subscription *subscription, SubscriptionProgress *progre
 			rows = palloc(sizeof(DeliveryRow) * max);
 			snapshot = RegisterSnapshot(GetLatestSnapshot());
 		}
-		got = delivery_rows_due(subscription->id, states[i], now, rows, max - n);
+		got =
+			delivery_rows_due(subscription->id, states[i], progress->due_from, now, rows, max - n);
+		if (got > 0)
+			due_from = Min(due_from, rows[0].due_at);
 		for (int j = 0; j < got; j++)
 		{
 			if (take_row(subscription, progress, &rows[j], &items[n], snapshot, moved))
 				n++;
 		}
 	}
+	/* Written when something else is: what is due from now on is due after that. */
+	if (n < max)
+		progress->due_from = due_from;
 	if (snapshot != NULL)
 		UnregisterSnapshot(snapshot);
 	return n;
@@ -288,7 +303,8 @@ delivery_done(const Subscription *subscription, SubscriptionProgress *progress,
 	progress->resume_at = 0;
 	/* Something works again, and nothing that failed waits, alone or in what is left of a batch. */
 	if (progress->failing_since != 0 && progress->poison == 0 &&
-		delivery_rows_next_due(subscription->id, DELIVERY_RETRY, SnapshotSelf) == DT_NOEND)
+		delivery_rows_next_due(subscription->id, DELIVERY_RETRY, progress->due_from,
+							   SnapshotSelf) == DT_NOEND)
 	{
 		progress->failing_since = 0;
 		progress->last_error = NULL;

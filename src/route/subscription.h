@@ -81,6 +81,7 @@ typedef struct SubscriptionProgress
 	int64 late;
 	TimestampTz failing_since; /* 0: it is not failing */
 	char *last_error;		   /* NULL: none */
+	TimestampTz due_from;	   /* no row that waits or is in flight was due before; 0: not known */
 } SubscriptionProgress;
 
 /* Catalog (subscription_catalog.c); results are in the current context, NULL when there is none. */

@@ -53,6 +53,7 @@ CREATE TABLE behavior._subscription_progress (
 	late			bigint NOT NULL,
 	failing_since	timestamptz,
 	last_error		text,
+	due_from		timestamptz,		-- nothing that waits to be tried again or is in flight was due before; NULL: not known
 	PRIMARY KEY (subscription_id, step)
 );
 SELECT pg_catalog.pg_extension_config_dump('behavior._subscription_progress', '');

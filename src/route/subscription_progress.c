@@ -47,7 +47,8 @@ enum
 	PROGRESS_LATE,
 	PROGRESS_FAILING_SINCE,
 	PROGRESS_LAST_ERROR,
-	PROGRESS_NATTS = PROGRESS_LAST_ERROR
+	PROGRESS_DUE_FROM,
+	PROGRESS_NATTS = PROGRESS_DUE_FROM
 };
 
 /* An error is kept up to so many bytes. */
@@ -95,6 +96,7 @@ progress_from_tuple(HeapTuple tuple, TupleDesc desc, SubscriptionProgress *progr
 	progress->failing_since = TIME(PROGRESS_FAILING_SINCE);
 	if (!nulls[PROGRESS_LAST_ERROR - 1])
 		progress->last_error = TextDatumGetCString(VALUE(PROGRESS_LAST_ERROR));
+	progress->due_from = TIME(PROGRESS_DUE_FROM);
 #undef VALUE
 #undef TIME
 }
@@ -179,6 +181,10 @@ subscription_progress_move(int64 id, SubscriptionProgress *progress)
 		SET(PROGRESS_LAST_ERROR, error_text(progress->last_error));
 	else
 		nulls[PROGRESS_LAST_ERROR - 1] = true;
+	/* What is written while the clock has been set back is due before. */
+	if (progress->due_from > GetCurrentTimestamp())
+		progress->due_from = 0;
+	SET_TIME(PROGRESS_DUE_FROM, progress->due_from);
 #undef SET
 #undef SET_TIME
 

@@ -34,7 +34,7 @@ SELECT set_eq($$SELECT DISTINCT proname::text FROM fn WHERE provolatile = 'i' AN
 SELECT is((SELECT string_agg(DISTINCT provolatile::text, '') FROM fn WHERE proname = f), v, f || ' is of volatility ' || v)
 FROM (VALUES ('ingest', 'v'), ('create_rollup', 'v'), ('alter_rollup', 'v'), ('drop_rollup', 'v'), ('rebuild', 'v'),
 	('schedule_refresh', 'v'), ('unschedule_refresh', 'v'), ('tick', 'v'), ('create_event_type', 'v'), ('alter_event_type', 'v'), ('drop_event_type', 'v'),
-	('redrive', 'v')) AS t (f, v);
+	('redrive', 'v'), ('receive', 'v'), ('ack', 'v'), ('nack', 'v')) AS t (f, v);
 SELECT isnt((SELECT string_agg(DISTINCT provolatile::text, '') FROM fn WHERE proname = f), 'i', f || ' is not immutable')
 FROM unnest(ARRAY['find_event', 'last_batch', 'verify']) AS f;
 

@@ -69,6 +69,9 @@ FROM unnest(ARRAY[
 	'SELECT behavior.alter_event_type(''x'', NULL)',
 	'SELECT behavior.drop_event_type(''x'')',
 	'SELECT * FROM behavior.redrive()',
+	'SELECT * FROM behavior.receive(''s'')',
+	'SELECT behavior.ack(''{1}'')',
+	'SELECT behavior.nack(''{1}'')',
 	'SELECT behavior.create_rollup(''r'', ''SELECT count(*) FROM behavior.event'')']) AS statement;
 SELECT is(state('regress_privilege_sender', statement), '42501', statement)
 FROM unnest(ARRAY['UPDATE behavior.event SET type = ''x''', 'DELETE FROM behavior.event', 'TRUNCATE behavior.log',
