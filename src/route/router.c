@@ -32,6 +32,7 @@
 #include "miscadmin.h"
 #include "storage/bufmgr.h"
 #include "utils/fmgroids.h"
+#include "utils/fmgrprotos.h"
 #include "utils/memutils.h"
 #include "utils/rel.h"
 #include "utils/resowner.h"
@@ -51,6 +52,8 @@
 #include "route/match_sort.h"
 #include "route/queue.h"
 #include "route/router.h"
+
+#define NOTIFY_QUEUE_MOST 0.5 /* full */
 
 #define ROUTER_LOCK 0 /* number of the lock on behavior._subscription: see core/lock.h */
 
@@ -371,19 +374,48 @@ append_matches(MatchSort *sort)
 		flush_route(&kept.routes[i], tick);
 }
 
-/* Tells those who listen that there is something for them. */
+/*
+ * Where somebody listens and sits in a transaction, notifications pile up, and when there is
+ * no room for more, commits fail.  They are hints: the queues wait, so better none than no routing.
+ */
+static bool
+may_notify(void)
+{
+	static bool warned = false;
+	double used = DatumGetFloat8(DirectFunctionCall1(pg_notification_queue_usage, (Datum) 0));
+
+	if (used <= NOTIFY_QUEUE_MOST)
+	{
+		warned = false;
+		return true;
+	}
+	if (!warned)
+		ereport(WARNING,
+				(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
+				 errmsg("consumers of subscriptions are not notified"),
+				 errdetail("The queue of NOTIFY is %d %% full.", (int) (used * 100)),
+				 errhint("End the transaction of the session that listens and does not read; "
+						 "pg_notification_queue_usage() shows how full the queue is.")));
+	warned = true;
+	return false;
+}
+
+/* Tells those who listen that there is something for them; true when there is for anybody. */
 static bool
 notify_matched(int64 tick)
 {
 	char payload[32];
 	bool any = false;
+	bool notify;
 
+	for (int i = 0; i < kept.count && !any; i++)
+		any = kept.routes[i].matched;
+	notify = any && may_notify();
 	snprintf(payload, sizeof(payload), INT64_FORMAT, tick);
-	for (int i = 0; i < kept.count; i++)
+	for (int i = 0; notify && i < kept.count; i++)
 	{
 		if (kept.routes[i].matched)
 			Async_Notify(kept.routes[i].channel, payload);
-		any |= kept.routes[i].matched;
 	}
 	return any;
 }
