@@ -7,11 +7,9 @@
  */
 #include "postgres.h"
 
-#include "access/heapam.h"
 #include "access/htup_details.h"
 #include "access/table.h"
 #include "commands/sequence.h"
-#include "executor/executor.h"
 #include "lib/stringinfo.h"
 #include "mb/pg_wchar.h"
 #include "utils/builtins.h"
@@ -20,7 +18,7 @@
 #include "utils/timestamp.h"
 
 #include "core/catalog.h"
-#include "core/compat.h"
+#include "core/table_row.h"
 #include "ingest/dead_letter.h"
 
 #define DEAD_LETTER_MAX_FIELD 255 /* bytes kept of source, type and event_id */
@@ -162,29 +160,6 @@ set_jsonb(Datum *values, bool *isnull, int column, Jsonb *jsonb)
 	isnull[column - 1] = jsonb == NULL;
 }
 
-/* Inserts the row and its index entries; users may have added indexes of any kind. */
-static void
-insert_row(Relation rel, Datum *values, bool *isnull)
-{
-	EState *estate = CreateExecutorState();
-	ResultRelInfo *result = makeNode(ResultRelInfo);
-	TupleTableSlot *slot = MakeSingleTupleTableSlot(RelationGetDescr(rel), &TTSOpsHeapTuple);
-	HeapTuple tuple = heap_form_tuple(RelationGetDescr(rel), values, isnull);
-
-	heap_insert(rel, tuple, GetCurrentCommandId(true), 0, NULL);
-	ExecStoreHeapTuple(tuple, slot, false);
-	slot->tts_tid = tuple->t_self;
-
-	InitResultRelInfo(result, rel, 0, NULL, 0);
-	ExecOpenIndices(result, false);
-	if (result->ri_NumIndices > 0)
-		list_free(compat_insert_index_tuples(result, slot, estate));
-	ExecCloseIndices(result);
-
-	ExecDropSingleTupleTableSlot(slot);
-	FreeExecutorState(estate);
-}
-
 int64
 dead_letter_insert(const DeadLetter *letter)
 {
@@ -241,7 +216,7 @@ dead_letter_insert(const DeadLetter *letter)
 	notes.escaped |= payload_notes.escaped;
 	set_detail(values, isnull, letter, &notes);
 
-	insert_row(rel, values, isnull);
+	table_row_insert(rel, heap_form_tuple(RelationGetDescr(rel), values, isnull), NULL);
 
 	table_close(rel, NoLock);
 	MemoryContextSwitchTo(old);
