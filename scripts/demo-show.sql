@@ -68,8 +68,18 @@ FROM behavior.session WHERE page_views > 0;
 \endif
 
 \echo
+\echo Ways from page to page
+SELECT source, left(from_page, 40) AS "from", left(to_page, 40) AS "to", visits FROM hop ORDER BY visits DESC, 2, 3 LIMIT 5;
+
+\echo
+\echo Deliveries
+SELECT name, matched, delivered, failed AS "failed attempts", dead_letters, lag_events AS waiting,
+	matched = delivered + dead_letters + lag_events AS "adds up" FROM behavior.subscription ORDER BY name;
+
+\echo
 \echo Dead letters
-SELECT stage, reason, count(*), left(min(payload), 60) AS "for instance" FROM behavior.dead_letter GROUP BY 1, 2 ORDER BY 3 DESC;
+SELECT stage, reason, count(*), count(redriven_at) AS redriven, left(min(payload), 60) AS "for instance"
+FROM behavior.dead_letter GROUP BY 1, 2 ORDER BY 3 DESC;
 
 \echo
 \echo Nothing lost, nothing counted twice
@@ -77,6 +87,15 @@ SELECT sum(received) AS received, sum(accepted) AS accepted, sum(duplicates) AS 
 	sum(dead_letters) AS dead_letters, sum(received) = sum(accepted + duplicates + conflicts + dead_letters) AS "adds up",
 	sum(accepted) = (SELECT count(*) FROM behavior.event) AS "all stored"
 FROM behavior.intake;
+
+\echo
+\echo Delivered exactly once: what the handlers counted, and what the log says
+SELECT sum(purchases) AS purchases, sum(purchases) = (SELECT count(*) FROM behavior.event WHERE type = 'Purchase') AS "as the log",
+	(SELECT count(*) FROM returned) AS returns,
+	(SELECT count(*) FROM returned) = (SELECT matched FROM behavior.subscription WHERE name = 'returns')
+		AND NOT EXISTS (SELECT FROM returned GROUP BY source, event_id HAVING count(*) > 1) AS "each once",
+	(SELECT sum(visits) FROM hop) AS hops, NOT EXISTS (SELECT * FROM hop_differences) AS "in order"
+FROM customer;
 
 \pset footer on
 \echo
