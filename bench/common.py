@@ -94,6 +94,10 @@ BUDGETS = (
     ("match-set", "match", "matching against 1,000 typical rules, next to one", "at most 20 times the time"),
     ("match-operators", "match", "matching by operator, five rules, next to event-ruler's stated events/s", "at least 1 times as fast"),
     ("dashboard-folded", "staleness", "dashboard query on the folded relation at 5,787 events/s, p95", "at most 50 ms"),
+    ("validate", "route", "checking an event against a schema of five properties", "about 1 µs"),
+    ("route-many", "route", "routing an event to 1,000 subscriptions, next to one", "at most 10 times"),
+    ("deliver", "route", "delivery in batches of 1,000, next to a queue written by hand", "at least 1.0 times as fast"),
+    ("latency", "route", "from a client's INSERT to the handler's start at low load, p95", "at most 500 ms"),
 )
 
 

@@ -15,7 +15,7 @@ from common import BUDGETS, HERE, REPOSITORY, say
 from measure import Instructions
 
 SIZES = (("results.json", "default size"), ("results-full.json", "full size"))
-PARTS = ("bulk", "pipeline", "single", "growth", "staleness", "match", "peers")
+PARTS = ("bulk", "pipeline", "single", "growth", "staleness", "match", "route", "peers")
 # In the picture's colour, and here in words.
 MET = {True: "yes", False: "**no**", None: "could not be told"}
 

@@ -10,7 +10,7 @@ C_FILES = $(sort $(wildcard src/*.[ch] src/*/*.[ch] bench/*.c))
 CLANG_FORMAT ?= clang-format
 SCRIPT_ENV = PG_CONFIG='$(PG_CONFIG)' TESTS='$(TESTS)' SEED='$(SEED)' MAKE='$(MAKE)'
 
-BENCH_PARTS = bulk pipeline single growth staleness match peers
+BENCH_PARTS = bulk pipeline single growth staleness match route peers
 
 .PHONY: test $(TEST_KINDS) soak demo demo-stop bench bench-full $(BENCH_PARTS:%=bench-%) format check-format cppcheck help clean-work
 
@@ -46,6 +46,7 @@ bench-single:			## single-row INSERTs
 bench-growth:			## cost an event as the database fills
 bench-staleness:		## dashboards and lag under a steady load and a spike
 bench-match:			## event patterns: by operator, and 1 to 1,000 rules
+bench-route:			## validation, routing and delivery
 bench-peers:			## ClickHouse and DuckDB, when installed
 $(BENCH_PARTS:%=bench-%):
 	+@$(SCRIPT_ENV) bench/run $(BENCH) $(@:bench-%=%)

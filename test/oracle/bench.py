@@ -66,6 +66,12 @@ def check_staleness(rows):
     check("all counted", total["stored"] == total["counted"])
 
 
+def check_route(rows):
+    """Every measurement and side is there; route.py itself counts what was accepted, matched and delivered."""
+    for measurement, sides in (("validation", 2), ("alone", 3), ("routing", 4), ("delivery", 6), ("latency", 1)):
+        check("%d rows of %s" % (sides, measurement), sum(row["measurement"] == measurement for row in rows) == sides)
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n", maxsplit=1)[0])
     parser.add_argument("--bindir", required=True)
@@ -84,6 +90,8 @@ def main():
         check_part(name, part, results["parts"][name])
     if "bulk" in parts:
         check_bulk(results["parts"]["bulk"]["rows"])
+    if "route" in parts:
+        check_route(results["parts"]["route"]["rows"])
     if "growth" in parts:
         check_growth(results["parts"]["growth"]["rows"])
     if "staleness" in parts:
