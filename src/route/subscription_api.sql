@@ -38,6 +38,13 @@ REVOKE ALL ON FUNCTION
 	behavior.alter_subscription(text, jsonb, regproc, int, interval, boolean, interval, int, interval, boolean),
 	behavior.drop_subscription(text, boolean), behavior.pause_subscription(text), behavior.resume_subscription(text) FROM PUBLIC;
 
+-- Open to everybody, since a view's functions run as its reader; tells nothing but a number and a time.
+CREATE FUNCTION behavior._delivery_waiting(subscription_id bigint, held boolean, OUT events bigint, OUT since timestamptz)
+	LANGUAGE c STABLE STRICT PARALLEL SAFE COST 10
+	AS 'MODULE_PATHNAME', 'behavior__delivery_waiting';
+COMMENT ON FUNCTION behavior._delivery_waiting(bigint, boolean) IS
+	'events of a subscription that wait to be tried again or are in flight, with those held for their turn or without, and when the first was tried first';
+
 -- What the two views below say of a subscription, from the ends of its queue alone: each row says how many events had been
 -- queued up to it.  replay_first to live_last: first and last rows of the two parts, from its position on.
 CREATE VIEW behavior._subscription_status AS
@@ -53,7 +60,7 @@ CREATE VIEW behavior._subscription_status AS
 			ELSE GREATEST(j.joined_tick, r.tick_id, s.created_tick) END AS tick_id,
 		p.consumed + q.waiting AS matched,
 		p.consumed - h.handled - p.dead_letters + q.waiting AS lag_events,
-		GREATEST(pg_catalog.clock_timestamp() - LEAST(rf.queued_at, lf.queued_at, d.since,
+		GREATEST(pg_catalog.clock_timestamp() - LEAST(rf.queued_at, lf.queued_at, h.since,
 			CASE WHEN j.joined_tick IS NOT NULL THEN u.since END), interval '0') AS lag
 	FROM behavior._subscription s
 		LEFT JOIN behavior._subscription_join j ON j.subscription_id = s.subscription_id
@@ -76,12 +83,10 @@ CREATE VIEW behavior._subscription_status AS
 			COALESCE(rl.queued - rf.queued + rf.events - GREATEST(p.position - rf.first_delivery_id, 0), 0)
 			+ COALESCE(ll.queued - lf.queued + lf.events - GREATEST(l.position - lf.first_delivery_id, 0), 0) AS waiting) q
 		-- What consumers have acknowledged is not counted: it is what has gone.
-		CROSS JOIN LATERAL (SELECT CASE WHEN s.handler IS NULL THEN p.consumed - p.dead_letters
-				- (SELECT pg_catalog.count(*) FROM behavior._delivery d WHERE d.subscription_id = s.subscription_id)
-			ELSE p.delivered END AS handled) h
-		LEFT JOIN LATERAL (SELECT pg_catalog.min(d.first_attempt_at) AS since FROM behavior._delivery d
-			WHERE p.consumed > h.handled + p.dead_letters
-				AND d.subscription_id = s.subscription_id AND d.state IN ('r', 'f')) d ON true
+		CROSS JOIN LATERAL (SELECT CASE WHEN s.handler IS NULL THEN p.consumed - p.dead_letters - w.events
+				ELSE p.delivered END AS handled, w.since
+			FROM behavior._delivery_waiting(CASE WHEN s.handler IS NULL OR p.consumed > p.delivered + p.dead_letters
+				THEN s.subscription_id END, s.handler IS NULL) w OFFSET 0) h
 		LEFT JOIN (SELECT t.tick_id FROM behavior._route_progress t ORDER BY t.tick_id DESC LIMIT 1) r ON true
 		LEFT JOIN LATERAL (SELECT t.ticked_at AS since FROM behavior.tick t WHERE t.tick_id > r.tick_id
 			ORDER BY t.tick_id LIMIT 1) u ON true;
