@@ -88,6 +88,8 @@ pattern_leave(PatternCompiler *c, int back)
 static void
 draft_add(Draft *draft, Field *const *fields, int count)
 {
+	if (count == 0)
+		return;
 	if (draft->count + count > draft->room)
 	{
 		draft->room = Max(draft->room * 2, Max(8, draft->count + count));
