@@ -48,15 +48,20 @@ sub gates_waited_for
 
 $node->safe_psql('postgres', q{
 	CREATE EXTENSION behavior;
-	CREATE TABLE effect (subscription text, event_id text, attempt int, pid int DEFAULT pg_backend_pid());
+	CREATE TABLE effect (id serial, subscription text, event_id text, attempt int, pid int DEFAULT pg_backend_pid());
 	CREATE FUNCTION take(behavior.delivery[]) RETURNS void LANGUAGE sql AS $$
-		INSERT INTO public.effect SELECT d.subscription, (d.event).event_id, d.attempt FROM unnest($1) d
+		INSERT INTO public.effect (subscription, event_id, attempt) SELECT d.subscription, (d.event).event_id, d.attempt FROM unnest($1) d
 	$$;
 	-- Waits as long as somebody holds the lock.
 	CREATE FUNCTION take_behind_gate(behavior.delivery[]) RETURNS void LANGUAGE plpgsql AS $$
 	BEGIN
 		PERFORM pg_advisory_xact_lock_shared(1);
 		PERFORM public.take($1);
+	END $$;
+	CREATE FUNCTION take_slowly(behavior.delivery[]) RETURNS void LANGUAGE plpgsql AS $$
+	BEGIN
+		PERFORM public.take_behind_gate($1);
+		PERFORM pg_sleep(0.005);
 	END $$;
 	CREATE FUNCTION hang(behavior.delivery[]) RETURNS void LANGUAGE plpgsql AS $$
 	BEGIN
@@ -162,6 +167,21 @@ $node->safe_psql('postgres', q{
 	CREATE OR REPLACE FUNCTION hang(behavior.delivery[]) RETURNS void LANGUAGE sql AS 'SELECT public.take($1)'});
 effects('hanging', 3, 'mended, it is delivered');
 is($node->safe_psql('postgres', "SELECT bool_and(attempt = 1) FROM effect WHERE event_id IN ('hanging-1', 'hanging-3')"), 't', 'the good ones were not counted as tried');
+
+# One that has much to deliver lets the others have their turns, even with a single worker.
+$node->append_conf('postgresql.conf', "behavior.handler_timeout = '10min'\nbehavior.delivery_workers = 1");
+$node->reload;
+ok($node->poll_query_until('postgres', "SELECT count(*) <= 1 FROM pg_stat_activity WHERE backend_type = 'behavior delivery'"), 'one too many leaves');
+$gate = hold_open($node, 'postgres', 'SELECT pg_advisory_lock(1)');
+subscription("busy$_", 'take_slowly', ', batch_size => 1') foreach 1 .. 2;
+send_to('busy1', 1, 200);
+ok(gates_waited_for(1), 'the only worker has begun with one');
+send_to('busy2', 1, 200);
+ok($node->poll_query_until('postgres', "SELECT matched = 200 FROM behavior.subscription WHERE name = 'busy2'"), 'the other waits');
+close_held($gate);
+effects("busy$_", 200, "busy $_") foreach 1 .. 2;
+is($node->safe_psql('postgres', "SELECT min(id) FILTER (WHERE subscription = 'busy2') < max(id) FILTER (WHERE subscription = 'busy1') FROM effect"), 't',
+	'the other has not waited until the first was done');
 
 # None at all.
 $node->append_conf('postgresql.conf', 'behavior.delivery_workers = 0');
