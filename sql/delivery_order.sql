@@ -123,6 +123,18 @@ SELECT d.got('r');
 SELECT * FROM d.state;
 SELECT behavior.drop_subscription('r');
 
+-- Before 2000 as well, and from the beginning of time on.
+INSERT INTO behavior.event (event_id, type, user_id, occurred_at) VALUES
+	('p3', 'P', 'a', '2000-01-01 00:00Z'), ('p1', 'P', 'a', '1969-07-20Z'), ('p4', 'P', 'b', '2010-01-01Z');
+CALL behavior.tick();
+INSERT INTO behavior.event (event_id, type, user_id, occurred_at) VALUES
+	('p2', 'P', 'a', '1999-12-31Z'), ('p3b', 'P', 'c', '2000-01-01 00:00Z'), ('p0', 'P', 'b', '0044-03-15Z BC');
+CALL behavior.tick();
+SELECT behavior.create_subscription('p', '{"detail-type": ["P"]}', 'd.handle', ordered => true, batch_size => 1, start_at => '-infinity');
+CALL behavior.tick();
+SELECT d.got('p');
+SELECT behavior.drop_subscription('p');
+
 -- No longer ordered: what was held is delivered.
 SELECT behavior.create_subscription('n', '{"detail-type": ["N"]}', 'd.handle', ordered => true, reorder_window => '1 hour');
 CALL behavior.tick();

@@ -22,6 +22,7 @@
 #include "access/htup_details.h"
 #include "access/table.h"
 #include "access/xact.h"
+#include "common/int.h"
 #include "utils/rel.h"
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
@@ -32,6 +33,22 @@
 #include "route/delivery_internal.h"
 
 #define INTAKE_MAX 1000 /* events a step takes out of the queue */
+
+/* 0 means that there is none yet: everything lies above it. */
+static TimestampTz
+watermark_of(const Subscription *subscription, const SubscriptionProgress *progress)
+{
+	return subscription->ordered && progress->watermark != 0 ? progress->watermark : DT_NOBEGIN;
+}
+
+/* When an event that occurred at "occurred_at" has been held long enough. */
+static TimestampTz
+turn_of(const Subscription *subscription, TimestampTz occurred_at)
+{
+	TimestampTz turn;
+
+	return pg_add_s64_overflow(occurred_at, subscription->reorder_window, &turn) ? DT_NOEND : turn;
+}
 
 /* In which order what waits keeps others back. */
 static const char waiting_states[] = {DELIVERY_RETRY, DELIVERY_IN_FLIGHT};
@@ -80,7 +97,7 @@ is_behind(const Subscription *subscription, const SubscriptionProgress *progress
 	bool isnull;
 	TimestampTz received_at = DatumGetTimestampTz(
 		heap_getattr(entry->row, LOG_RECEIVED_AT, RelationGetDescr(log), &isnull));
-	bool behind = row->occurred_at <= progress->watermark;
+	bool behind = row->occurred_at <= watermark_of(subscription, progress);
 
 	table_close(log, AccessShareLock);
 	row->late =
@@ -144,9 +161,8 @@ delivery_take_held(const Subscription *subscription, SubscriptionProgress *progr
 				   TimestampTz upto, DeliveryItem *items, int max, bool *moved)
 {
 	DeliveryRow *rows = palloc(sizeof(DeliveryRow) * (max + 1));
-	int n = delivery_rows_held(subscription->id,
-							   subscription->ordered ? progress->watermark : DT_NOBEGIN, upto, rows,
-							   max + 1);
+	TimestampTz watermark = watermark_of(subscription, progress);
+	int n = delivery_rows_held(subscription->id, watermark, upto, rows, max + 1);
 	bool waits =
 		subscription->ordered && n > 0 && anything_waits(subscription->id, progress->due_from);
 	Snapshot snapshot;
@@ -174,7 +190,10 @@ delivery_take_held(const Subscription *subscription, SubscriptionProgress *progr
 	}
 	UnregisterSnapshot(snapshot);
 	if (subscription->ordered)
-		progress->watermark = Max(progress->watermark, n > max ? rows[max - 1].occurred_at : upto);
+	{
+		watermark = Max(watermark, n > max ? rows[max - 1].occurred_at : upto);
+		progress->watermark = watermark != 0 ? watermark : -1;
+	}
 	return taken;
 }
 
@@ -185,7 +204,10 @@ release_upto(const Subscription *subscription, const SubscriptionProgress *progr
 	TimestampTz upto = GetCurrentTimestamp() - subscription->reorder_window;
 
 	/* Those that occurred at replay_at have not been queued. */
-	return progress->replaying ? Min(upto, progress->replay_at - 1) : upto;
+	if (progress->replaying)
+		upto = TIMESTAMP_IS_NOBEGIN(progress->replay_at) ? DT_NOBEGIN
+														 : Min(upto, progress->replay_at - 1);
+	return upto;
 }
 
 bool
@@ -196,18 +218,18 @@ delivery_held_ready(const Subscription *subscription, const SubscriptionProgress
 	int64 window = subscription->handler != NULL ? subscription->batch_window : 0;
 	DeliveryRow first;
 	DeliveryRow *rows;
+	TimestampTz watermark = watermark_of(subscription, progress);
 	TimestampTz due;
 
-	if (delivery_rows_held(subscription->id, progress->watermark, DT_NOEND, &first, 1) == 0)
+	if (delivery_rows_held(subscription->id, watermark, DT_NOEND, &first, 1) == 0)
 		return false;
-	due = first.occurred_at + subscription->reorder_window;
+	due = turn_of(subscription, first.occurred_at);
 	if (due <= now && window > 0 && progress->poison == 0 && !progress->replaying)
 	{
 		/* What waits for its batch to fill may have been waiting since before it was held. */
 		rows = palloc(sizeof(DeliveryRow) * subscription->batch_size);
-		if (delivery_rows_held(subscription->id, progress->watermark,
-							   release_upto(subscription, progress), rows,
-							   subscription->batch_size) < subscription->batch_size)
+		if (delivery_rows_held(subscription->id, watermark, release_upto(subscription, progress),
+							   rows, subscription->batch_size) < subscription->batch_size)
 			due += window;
 		pfree(rows);
 	}
