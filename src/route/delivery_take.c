@@ -220,6 +220,18 @@ delivery_take_new(const Subscription *subscription, SubscriptionProgress *progre
 	return n;
 }
 
+/* Is any of these due though it has never been tried? */
+static bool
+any_untried(const DeliveryItem *items, int n)
+{
+	for (int i = 0; i < n; i++)
+	{
+		if (items[i].attempt == 1)
+			return true;
+	}
+	return false;
+}
+
 int
 delivery_take(const Subscription *subscription, SubscriptionProgress *progress, DeliveryItem *items,
 			  int max, bool *moved, TimestampTz *next_due)
@@ -227,26 +239,19 @@ delivery_take(const Subscription *subscription, SubscriptionProgress *progress, 
 	int n = 0;
 	bool more;
 
+	/*
+	 * What came late is due at once, and goes before what is held: else the rest of its actor would
+	 * wait behind it, out of everybody else's order.
+	 */
 	do
 	{
 		CHECK_FOR_INTERRUPTS();
 		more = false;
 		n = delivery_take_due(subscription, progress, items, max, &more, next_due);
+		if (n < max && !(n == 0 && more) && !(subscription->ordered && any_untried(items, n)))
+			n += delivery_take_new(subscription, progress, items + n, max - n, &more, next_due);
 		*moved |= more;
 	} while (n == 0 && more);
-
-	while (n < max)
-	{
-		int got;
-
-		CHECK_FOR_INTERRUPTS();
-		more = false;
-		got = delivery_take_new(subscription, progress, items + n, max - n, &more, next_due);
-		*moved |= more;
-		n += got;
-		if (got > 0 || !more)
-			break;
-	}
 	return n;
 }
 
