@@ -28,7 +28,7 @@ from server import Failed               # noqa: E402
 from subscriber import EFFECT, OF_DELIVERY, TABLES, Subscriber, is_poison   # noqa: E402
 
 SETTINGS = ("behavior.handler_timeout = '3s'", "behavior.max_hops = 4", "max_worker_processes = 24")
-PATIENCE = 180      # seconds until everything must be delivered
+PATIENCE = 240      # seconds until everything must be delivered
 ECHOES = 3          # events whose handler sends another one of the same type
 WAITING = """SELECT (SELECT count(*) FROM behavior.event WHERE tick_id IS NULL)
     + (SELECT coalesce(max(tick_id), 0) FROM behavior.tick) - (SELECT coalesce(max(tick_id), 0) FROM behavior._route_progress)
