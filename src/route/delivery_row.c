@@ -58,12 +58,20 @@ typedef struct RowScan
 	Relation rel;
 	Relation index;
 	SysScanDesc scan;
+	LOCKMODE lock;
 } RowScan;
 
+/*
+ * With RowExclusiveLock, which is kept, rows that are found keep their places until they are
+ * changed or deleted by those, after a handler has run, say: nothing may rewrite the table in
+ * between.
+ */
 static void
-scan_begin(RowScan *scan, BehaviorRel index, Snapshot snapshot, int nkeys, ScanKey keys)
+scan_begin(RowScan *scan, BehaviorRel index, LOCKMODE lock, Snapshot snapshot, int nkeys,
+		   ScanKey keys)
 {
-	scan->rel = table_open(behavior_relid(REL_DELIVERY), AccessShareLock);
+	scan->lock = lock;
+	scan->rel = table_open(behavior_relid(REL_DELIVERY), lock);
 	scan->index = index_open(behavior_relid(index), AccessShareLock);
 	scan->scan = systable_beginscan_ordered(scan->rel, scan->index, snapshot, nkeys, keys);
 }
@@ -79,7 +87,7 @@ scan_end(RowScan *scan)
 {
 	systable_endscan_ordered(scan->scan);
 	index_close(scan->index, AccessShareLock);
-	table_close(scan->rel, AccessShareLock);
+	table_close(scan->rel, scan->lock == AccessShareLock ? AccessShareLock : NoLock);
 }
 
 static void
@@ -275,7 +283,7 @@ delivery_row_find(int64 delivery_id, DeliveryRow *row)
 	HeapTuple tuple;
 
 	key_int8(&key, ROW_DELIVERY_ID, BTEqualStrategyNumber, delivery_id);
-	scan_begin(&scan, REL_DELIVERY_PKEY, SnapshotSelf, 1, &key);
+	scan_begin(&scan, REL_DELIVERY_PKEY, RowExclusiveLock, SnapshotSelf, 1, &key);
 	tuple = scan_next(&scan);
 	if (HeapTupleIsValid(tuple))
 		read_row(&scan, tuple, row);
@@ -297,7 +305,7 @@ delivery_rows_due(int64 subscription_id, char state, TimestampTz from, Timestamp
 	ScanKeyInit(&keys[2], ROW_DUE_AT, BTLessEqualStrategyNumber, F_TIMESTAMPTZ_LE,
 				TimestampTzGetDatum(upto));
 	key_from(&keys[3], from);
-	scan_begin(&scan, REL_DELIVERY_DUE, SnapshotSelf, from != 0 ? 4 : 3, keys);
+	scan_begin(&scan, REL_DELIVERY_DUE, RowExclusiveLock, SnapshotSelf, from != 0 ? 4 : 3, keys);
 	while (n < max && HeapTupleIsValid(tuple = scan_next(&scan)))
 		read_row(&scan, tuple, &rows[n++]);
 	scan_end(&scan);
@@ -315,7 +323,7 @@ delivery_rows_next_due(int64 subscription_id, char state, TimestampTz from, Snap
 	key_int8(&keys[0], ROW_SUBSCRIPTION_ID, BTEqualStrategyNumber, subscription_id);
 	key_state(&keys[1], state);
 	key_from(&keys[2], from);
-	scan_begin(&scan, REL_DELIVERY_DUE, snapshot, from != 0 ? 3 : 2, keys);
+	scan_begin(&scan, REL_DELIVERY_DUE, AccessShareLock, snapshot, from != 0 ? 3 : 2, keys);
 	tuple = scan_next(&scan);
 	if (HeapTupleIsValid(tuple))
 	{
@@ -343,7 +351,7 @@ delivery_rows_held(int64 subscription_id, TimestampTz from, TimestampTz upto, De
 				TimestampTzGetDatum(from));
 	ScanKeyInit(&keys[3], ROW_OCCURRED_AT, BTLessEqualStrategyNumber, F_TIMESTAMPTZ_LE,
 				TimestampTzGetDatum(upto));
-	scan_begin(&scan, REL_DELIVERY_ORDER, SnapshotSelf, 4, keys);
+	scan_begin(&scan, REL_DELIVERY_ORDER, RowExclusiveLock, SnapshotSelf, 4, keys);
 	while (n < max && HeapTupleIsValid(tuple = scan_next(&scan)))
 		read_row(&scan, tuple, &rows[n++]);
 	scan_end(&scan);
@@ -363,7 +371,7 @@ delivery_row_of_actor(const DeliveryRow *row, char state, DeliveryRow *first)
 	key_text(&keys[1], ROW_ACTOR, row->actor);
 	key_text(&keys[2], ROW_SOURCE, row->source);
 	key_state(&keys[3], state);
-	scan_begin(&scan, REL_DELIVERY_ACTOR, SnapshotSelf, 4, keys);
+	scan_begin(&scan, REL_DELIVERY_ACTOR, RowExclusiveLock, SnapshotSelf, 4, keys);
 	tuple = scan_next(&scan);
 	if (HeapTupleIsValid(tuple))
 		read_row(&scan, tuple, first);
@@ -410,7 +418,7 @@ delivery_row_subscriptions(Snapshot snapshot)
 		bool isnull;
 
 		key_int8(&key, ROW_SUBSCRIPTION_ID, BTGreaterStrategyNumber, last);
-		scan_begin(&scan, REL_DELIVERY_DUE, snapshot, 1, &key);
+		scan_begin(&scan, REL_DELIVERY_DUE, AccessShareLock, snapshot, 1, &key);
 		tuple = scan_next(&scan);
 		if (HeapTupleIsValid(tuple))
 			last = DatumGetInt64(
