@@ -173,6 +173,19 @@ SELECT n, behavior.json_schema_valid('{"items": {"$ref": "#"}}', (repeat('[', n)
 SELECT behavior.json_schema_valid(jsonb_build_object('const', d), d), behavior.json_schema_valid(jsonb_build_object('const', d), e) FROM
 	(SELECT (repeat('[', 3000) || 1 || repeat(']', 3000))::jsonb AS d, (repeat('[', 3000) || 2 || repeat(']', 3000))::jsonb AS e) t;
 
+-- Whatever takes time takes steps: values that are compared, members and elements that are passed by, errors that are forgotten.
+SELECT name, e.message
+FROM (SELECT jsonb_agg(i) AS numbers, jsonb_object_agg('k' || i, i) AS members FROM generate_series(1, 10000) i) n,
+	LATERAL (VALUES
+	('const', jsonb_build_object('const', numbers), numbers), ('enum', jsonb_build_object('enum', jsonb_build_array(numbers)), numbers),
+	('uniqueItems', '{"uniqueItems": true}', jsonb_build_array(numbers, numbers - 9999 || '0')), ('items', '{"items": true}', numbers), ('contains', '{"contains": false, "minContains": 0}', numbers),
+	('required', '{"required": ["k1"]}', members), ('additionalProperties', '{"additionalProperties": true}', members), ('unevaluatedProperties', '{"unevaluatedProperties": true}', members),
+	('anyOf', '{"anyOf": [{"required": ["a", "b", "c", "d"]}, {"required": ["e", "f", "g", "h"]}, true]}', members)) t (name, leaf, instance),
+	LATERAL (SELECT jsonb_build_object('$ref', '#/$defs/d0', '$defs', jsonb_object_agg('d' || i, CASE WHEN i = 14 THEN leaf
+		ELSE jsonb_build_object('allOf', jsonb_build_array(jsonb_build_object('$ref', '#/$defs/d' || i + 1), jsonb_build_object('$ref', '#/$defs/d' || i + 1))) END)) AS schema
+		FROM generate_series(0, 14) i) s,
+	LATERAL behavior.json_schema_errors(schema, instance) e;
+
 -- Schemas that are refused, with the place.
 CREATE FUNCTION pg_temp.refusal(schema text, OUT state text, OUT message text, OUT detail text) LANGUAGE plpgsql AS $$
 BEGIN

@@ -168,7 +168,7 @@ load_types(void)
 void
 event_type_refresh(void)
 {
-	/* Of a transaction's later statements no other lock may be the first. */
+	/* A transaction's later statements may take no lock that would do it. */
 	AcceptInvalidationMessages();
 	if (!types_valid)
 		load_types();

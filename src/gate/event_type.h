@@ -5,8 +5,8 @@
  * A backend keeps the types that are declared now, with their schemas compiled at first use, until
  * behavior._event_type changes.  It looks at the beginning of each sending statement whether that
  * happened: a change that another session committed, one of the own transaction, and one that was
- * rolled back all count from the next statement on, in every isolation level, as a constraint's
- * would.
+ * rolled back all count from the next statement on at the latest, in every isolation level.  A
+ * statement that changes types while it sends finds them changed for the events that come then.
  */
 #ifndef BEHAVIOR_EVENT_TYPE_H
 #define BEHAVIOR_EVENT_TYPE_H

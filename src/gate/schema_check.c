@@ -22,6 +22,9 @@
 /* Steps between two looks for interrupts. */
 #define INTERRUPT_STEPS 4096
 
+/* Steps that an error costs, which may be forgotten in favour of another branch. */
+#define REPORT_STEPS 50
+
 static void
 give_up(SchemaCheck *check, const char *why)
 {
@@ -75,6 +78,7 @@ schema_report(SchemaCheck *check, const SchemaNode *node, const char *keyword, c
 
 	if (!schema_check_goes_on(check))
 		return;
+	check->steps -= REPORT_STEPS;
 	error = palloc(sizeof(JsonSchemaError));
 	initStringInfo(&text);
 	for (;;)
@@ -272,9 +276,11 @@ dynamic_target(SchemaCheck *check, const InPlaceRules *rules)
 		return target;
 	for (const SchemaScope *scope = check->scope; scope != NULL; scope = scope->outer)
 	{
+		check->steps--;
 		for (const SchemaAnchor *anchor = scope->resource->anchors; anchor != NULL;
 			 anchor = anchor->next)
 		{
+			check->steps--;
 			if (anchor->dynamic && anchor->length == rules->dynamic_anchor_length &&
 				memcmp(anchor->name, rules->dynamic_anchor, anchor->length) == 0)
 				target = anchor->node;
@@ -467,14 +473,14 @@ schema_check_node(SchemaCheck *check, const SchemaNode *node, const JsonSlot *sl
 	const SchemaScope *outer = check->scope;
 	bool valid;
 
+	if (!schema_check_work(check, 1))
+		return false;
 	if (node->always)
 	{
 		if (!node->verdict)
 			schema_report(check, node, NULL, slot, "is not allowed");
 		return node->verdict;
 	}
-	if (!schema_check_work(check, 1))
-		return false;
 	if (check->depth >= SCHEMA_MAX_DEPTH || ((check->depth & 15) == 0 && stack_is_too_deep()))
 	{
 		give_up(check, "checking goes too deep");

@@ -102,6 +102,7 @@ report_missing(SchemaCheck *check, const SchemaNode *node, const JsonSlot *slot)
 	const ObjectRules *rules = node->object;
 	JsonSlot member;
 
+	schema_check_work(check, rules->property_count / 4);
 	for (int i = 0; i < rules->property_count && schema_check_goes_on(check); i++)
 	{
 		const SchemaProperty *property = &rules->properties[i];
@@ -172,7 +173,7 @@ schema_check_object(SchemaCheck *check, const SchemaNode *node, const JsonSlot *
 		if (schema_check_ends(check, false, &valid))
 			return false;
 	}
-	if (!schema_check_work(check, look_up ? slot->length / 4 : rules->property_count / 16))
+	if (!schema_check_work(check, slot->length + (look_up ? 0 : rules->property_count / 16)))
 		return false;
 
 	json_walk_start(&walk, slot);

@@ -20,6 +20,26 @@
 /* Arrays up to this length are compared pair by pair. */
 #define UNIQUE_PAIRS 8
 
+/* Bytes of two values that are compared for a step, and bytes of numbers. */
+#define EQUAL_BYTES	 8
+#define NUMBER_BYTES 32
+
+/* Steps that an element costs to be brought together with its equals. */
+#define UNIQUE_STEPS 24
+
+/* Equality, which takes steps when there is much to compare; false when there are none left. */
+static bool
+are_equal(SchemaCheck *check, const JsonSlot *a, const JsonSlot *b)
+{
+	if (a->type != b->type || a->length != b->length)
+		return false;
+	if ((a->type == JSON_TYPE_OBJECT || a->type == JSON_TYPE_ARRAY) &&
+		!schema_check_work(check,
+						   a->length + Min(json_slot_size(a), json_slot_size(b)) / EQUAL_BYTES))
+		return false;
+	return json_slot_equal(a, b);
+}
+
 /* Characters of UTF-8: all bytes but those that go on with one. */
 static int
 count_characters(const char *text, int length)
@@ -132,6 +152,8 @@ report_value(SchemaCheck *check, const SchemaNode *node, const JsonSlot *slot, c
 
 	if (!schema_check_goes_on(check))
 		return;
+	if (value->type == JSON_TYPE_NUMBER)
+		schema_check_work(check, VARSIZE_ANY(value->data));
 	initStringInfo(&text);
 	show_value(&text, value);
 	schema_report(check, node, keyword, slot, "%s %s", rule, text.data);
@@ -153,6 +175,8 @@ schema_check_number(SchemaCheck *check, const SchemaNode *node, const JsonSlot *
 	const NumberRules *rules = node->number;
 	bool valid = true;
 
+	if (!schema_check_work(check, VARSIZE_ANY(slot->data) / NUMBER_BYTES))
+		return false;
 	if (rules->minimum != NULL && json_number_compare(slot->data, rules->minimum) < 0)
 	{
 		report_number(check, node, slot, "minimum", "must be at least", rules->minimum);
@@ -234,7 +258,7 @@ find_equal(SchemaCheck *check, const JsonSlot *slot, int *first, int *second)
 		{
 			for (int j = 0; j < i; j++)
 			{
-				if (json_slot_equal(&few[i], &few[j]))
+				if (are_equal(check, &few[i], &few[j]))
 				{
 					*first = j;
 					*second = i;
@@ -247,7 +271,7 @@ find_equal(SchemaCheck *check, const JsonSlot *slot, int *first, int *second)
 		return false;
 	}
 
-	if (!schema_check_work(check, (int64) slot->length * 4 + json_slot_size(slot) / 16))
+	if (!schema_check_work(check, (int64) slot->length * UNIQUE_STEPS + json_slot_size(slot) / 16))
 		return false;
 	elements = MemoryContextAllocHuge(CurrentMemoryContext, sizeof(HashedElement) * slot->length);
 	json_walk_start(&walk, slot);
@@ -264,7 +288,7 @@ find_equal(SchemaCheck *check, const JsonSlot *slot, int *first, int *second)
 		{
 			if (!schema_check_work(check, 1))
 				break;
-			if (json_slot_equal(&elements[i].slot, &elements[j].slot))
+			if (are_equal(check, &elements[i].slot, &elements[j].slot))
 			{
 				*first = Min(elements[i].slot.key_length, elements[j].slot.key_length);
 				*second = Max(elements[i].slot.key_length, elements[j].slot.key_length);
@@ -385,6 +409,7 @@ is_in_enum(SchemaCheck *check, const InPlaceRules *rules, const JsonSlot *slot)
 
 	if (slot->type == JSON_TYPE_STRING)
 	{
+		schema_check_work(check, slot->length / 64);
 		while (low < high)
 		{
 			int middle = low + (high - low) / 2;
@@ -403,7 +428,7 @@ is_in_enum(SchemaCheck *check, const InPlaceRules *rules, const JsonSlot *slot)
 	schema_check_work(check, (rules->enum_count - rules->enum_strings) / 4);
 	for (int i = rules->enum_strings; i < rules->enum_count; i++)
 	{
-		if (json_slot_equal(&rules->values[i], slot))
+		if (are_equal(check, &rules->values[i], slot))
 			return true;
 	}
 	return false;
@@ -452,7 +477,7 @@ schema_check_value(SchemaCheck *check, const SchemaNode *node, const JsonSlot *s
 		if (schema_check_ends(check, false, &valid))
 			return false;
 	}
-	if (rules->has_const && !json_slot_equal(&rules->constant, slot))
+	if (rules->has_const && !are_equal(check, &rules->constant, slot))
 	{
 		report_value(check, node, slot, "const", "must be", &rules->constant);
 		valid = false;
