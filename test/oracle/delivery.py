@@ -27,7 +27,7 @@ from oracle import Oracle, main         # noqa: E402
 from server import Failed               # noqa: E402
 from subscriber import EFFECT, OF_DELIVERY, TABLES, Subscriber, is_poison   # noqa: E402
 
-SETTINGS = ("behavior.handler_timeout = '3s'", "behavior.max_hops = 4", "max_worker_processes = 24")
+SETTINGS = ("behavior.handler_timeout = '2s'", "behavior.max_hops = 4", "max_worker_processes = 24")
 PATIENCE = 240      # seconds until everything must be delivered
 ECHOES = 3          # events whose handler sends another one of the same type
 WAITING = """SELECT (SELECT count(*) FROM behavior.event WHERE tick_id IS NULL)

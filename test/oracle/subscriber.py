@@ -11,7 +11,7 @@ from delivery_patterns import event_json, parsed
 
 # Events whose handler raises, and hangs, until public.control says that it is mended.
 POISON = ("13", "57")
-HANGS = "1321"
+HANGS = "901"
 
 TABLES = """
 CREATE TABLE public.effect (n bigint GENERATED ALWAYS AS IDENTITY, subscription text, source text, event_id text, actor text,
