@@ -38,11 +38,11 @@ SELECT current_setting('data_directory') || '/behavior_copy_test' AS file \gset
 COPY (SELECT * FROM behavior.event ORDER BY event_id) TO :'file';
 COPY behavior.event FROM :'file';
 SELECT received = duplicates + conflicts AS known, duplicates, conflicts = (SELECT count(*) FROM before WHERE occurred_at = received_at) AS given_time FROM behavior.last_batch();
-COPY (SELECT 'text-' || event_id, source, type, user_id, anonymous_id, occurred_at, sequence, properties, context, actor, received_at, batch_id, tick_id, hops FROM before WHERE event_id ~ '^.\d$') TO :'file';
+COPY (SELECT 'text-' || event_id, source, type, user_id, anonymous_id, occurred_at, sequence, properties, context, actor, received_at, batch_id, tick_id FROM before WHERE event_id ~ '^.\d$') TO :'file';
 COPY behavior.event FROM :'file';
-COPY (SELECT 'csv-' || event_id, source, type, user_id, anonymous_id, occurred_at, sequence, properties, context, actor, received_at, batch_id, tick_id, hops FROM before WHERE event_id ~ '^.\d$') TO :'file' WITH (FORMAT csv);
+COPY (SELECT 'csv-' || event_id, source, type, user_id, anonymous_id, occurred_at, sequence, properties, context, actor, received_at, batch_id, tick_id FROM before WHERE event_id ~ '^.\d$') TO :'file' WITH (FORMAT csv);
 COPY behavior.event FROM :'file' WITH (FORMAT csv);
-COPY (SELECT 'binary-' || event_id, source, type, user_id, anonymous_id, occurred_at, sequence, properties, context, actor, received_at, batch_id, tick_id, hops FROM before WHERE event_id ~ '^.\d$') TO :'file' WITH (FORMAT binary);
+COPY (SELECT 'binary-' || event_id, source, type, user_id, anonymous_id, occurred_at, sequence, properties, context, actor, received_at, batch_id, tick_id FROM before WHERE event_id ~ '^.\d$') TO :'file' WITH (FORMAT binary);
 COPY behavior.event FROM :'file' WITH (FORMAT binary);
 SELECT form, count(*), count(*) FILTER (WHERE (e.source, e.type, e.user_id, e.occurred_at, e.sequence, e.properties, e.context) IS NOT DISTINCT FROM (b.source, b.type, b.user_id, b.occurred_at, b.sequence, b.properties, b.context)) AS same,
 		count(*) FILTER (WHERE e.batch_id = b.batch_id) AS same_batch

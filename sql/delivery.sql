@@ -315,7 +315,7 @@ BEGIN
 		CALL behavior.tick();
 	END LOOP;
 END $$;
-SELECT hops, count(*) FROM behavior.event WHERE type = 'Echo' GROUP BY hops ORDER BY hops NULLS FIRST;
+SELECT hops, count(*) FROM behavior.log WHERE type = 'Echo' GROUP BY hops ORDER BY hops NULLS FIRST;
 SELECT reason, count(*) FROM behavior.dead_letter WHERE type = 'Echo' GROUP BY reason;
 SELECT state, matched, delivered, lag_events FROM d.state WHERE name = 'echo';
 

@@ -63,7 +63,7 @@ SELECT t.event_id, t.source, t.type, t.user_id, t.anonymous_id, t.occurred_at, t
 
 \echo -- native
 SELECT t.* FROM pg_temp.take('{"event_id": "n1", "source": "web", "type": "PageView", "user_id": "u", "anonymous_id": "a", "occurred_at": "2024-05-01T10:00:00",
-	"sequence": 5, "properties": {"p": 1}, "context": {"c": 1}, "actor": "no", "received_at": "no", "batch_id": "no", "tick_id": [], "hops": 3}') t \gx
+	"sequence": 5, "properties": {"p": 1}, "context": {"c": 1}, "actor": "no", "received_at": "no", "batch_id": "no", "tick_id": []}') t \gx
 SELECT t.* FROM unnest(ARRAY[
 	'{"type": "x"}', '{"event_id": null, "source": null, "type": "x", "user_id": null, "anonymous_id": null, "occurred_at": null, "sequence": null, "properties": null, "context": null}',
 	'{"event_id": "n2", "source": "", "type": "x", "user_id": "", "anonymous_id": ""}', '{"event_id": "", "type": "x"}', '{"event_id": "n3", "type": ""}', '{"event_id": "n4"}', '{}',

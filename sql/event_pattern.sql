@@ -174,7 +174,7 @@ SELECT explain('{"x": [{"anything-but": "a"}]}', jsonb_build_object('x', repeat(
 
 -- What patterns see.
 SELECT behavior.event_json(jsonb_populate_record(NULL::behavior.event, '{"event_id": "e1", "source": "web", "type": "PageView", "user_id": "u1", "anonymous_id": "d1", "occurred_at": "2024-02-29 13:47:31.120Z",
-	"sequence": 42, "properties": {"page": "/"}, "context": {"ip": "10.0.0.1"}, "actor": "u1", "received_at": "2024-03-01 00:00:00Z", "batch_id": 7, "tick_id": 8, "hops": 1}'));
+	"sequence": 42, "properties": {"page": "/"}, "context": {"ip": "10.0.0.1"}, "actor": "u1", "received_at": "2024-03-01 00:00:00Z", "batch_id": 7, "tick_id": 8}'));
 SELECT behavior.event_json(jsonb_populate_record(NULL::behavior.event, '{"event_id": "e1", "source": "web", "type": "PageView", "occurred_at": "0044-03-15 12:00:00+00 BC"}'));
 SELECT behavior.event_json(NULL);
 

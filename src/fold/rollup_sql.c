@@ -19,7 +19,7 @@
 /* behavior.event's columns from rows of behavior.log; actor is computed as the view does. */
 const char *rollup_events_sql =
 	"(SELECT event_id, source, type, user_id, anonymous_id, occurred_at, sequence, properties, context, "
-	"COALESCE(user_id, anonymous_id) AS actor, received_at, batch_id, hops FROM _events)";
+	"COALESCE(user_id, anonymous_id) AS actor, received_at, batch_id FROM _events)";
 
 static void
 append_columns(StringInfo buf, const RollupShape *shape, const char *prefix)

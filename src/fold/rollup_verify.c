@@ -99,7 +99,7 @@ events_sql(const RollupShape *shape, const BatchSet *later, bool aside, const Bo
 	appendStringInfoString(
 		&buf,
 		"(SELECT e.event_id, e.source, e.type, e.user_id, e.anonymous_id, e.occurred_at, e.sequence, "
-		"e.properties, e.context, e.actor, e.received_at, e.batch_id, e.hops FROM behavior.event AS e");
+		"e.properties, e.context, e.actor, e.received_at, e.batch_id FROM behavior.event AS e");
 	if (later->nruns > 0)
 	{
 		appendStringInfo(&buf, "%sNOT (e.batch_id <@ '{", separator);

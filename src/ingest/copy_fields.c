@@ -208,9 +208,6 @@ set_column(Event *event, int column, const TextField *field)
 		case EVENT_BATCH_ID:
 		case EVENT_TICK_ID:
 			return read_integer(field, &integer);
-		case EVENT_HOPS:
-			return read_integer(field, &integer) && integer >= PG_INT16_MIN &&
-				   integer <= PG_INT16_MAX;
 		default:
 			return false;
 	}

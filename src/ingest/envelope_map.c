@@ -449,7 +449,7 @@ map_native(Mapping *m, const JsonNode *object)
 		PROPERTIES,
 		CONTEXT,
 		READ_ONLY, /* from here on: ignored, so that an export reads back in */
-		NAMES = READ_ONLY + 5
+		NAMES = READ_ONLY + 4
 	};
 	static const struct
 	{
@@ -459,7 +459,7 @@ map_native(Mapping *m, const JsonNode *object)
 					  {"user_id", 7},  {"anonymous_id", 12}, {"occurred_at", 11},
 					  {"sequence", 8}, {"properties", 10},	 {"context", 7},
 					  {"actor", 5},	   {"received_at", 11},	 {"batch_id", 8},
-					  {"tick_id", 7},  {"hops", 4}};
+					  {"tick_id", 7}};
 	const JsonNode *column[NAMES] = {NULL};
 	const JsonNode *unknown = NULL;
 	const JsonNode *context;

@@ -36,7 +36,6 @@ static const int event_to_log[EVENT_NATTS] = {
 	[EVENT_CONTEXT - 1] = LOG_CONTEXT,
 	[EVENT_RECEIVED_AT - 1] = LOG_RECEIVED_AT,
 	[EVENT_BATCH_ID - 1] = LOG_BATCH_ID,
-	[EVENT_HOPS - 1] = LOG_HOPS,
 };
 
 static TextField
@@ -99,8 +98,6 @@ complete_values(Datum *values, bool *isnull, const LogRow *row, TimestampTz rece
 		isnull[EVENT_RECEIVED_AT - 1] = false;
 		values[EVENT_BATCH_ID - 1] = Int64GetDatum(batch_id);
 		isnull[EVENT_BATCH_ID - 1] = false;
-		values[EVENT_HOPS - 1] = (Datum) 0;
-		isnull[EVENT_HOPS - 1] = true;
 	}
 	if (!isnull[EVENT_USER_ID - 1])
 		values[EVENT_ACTOR - 1] = values[EVENT_USER_ID - 1];

@@ -2,7 +2,7 @@
 CREATE VIEW behavior.event AS
 	SELECT l.event_id, l.source, l.type, l.user_id, l.anonymous_id, l.occurred_at, l.sequence,
 		l.properties, l.context, coalesce(l.user_id, l.anonymous_id) AS actor, l.received_at,
-		l.batch_id, behavior._tick_id(l.batch_id) AS tick_id, l.hops
+		l.batch_id, behavior._tick_id(l.batch_id) AS tick_id
 	FROM behavior.log l;
 COMMENT ON VIEW behavior.event IS 'send events with INSERT or COPY, read them with SELECT';
 COMMENT ON COLUMN behavior.event.event_id IS 'the producer''s idempotency key, unique within source; without one: random, and not protected against retries';
@@ -18,7 +18,6 @@ COMMENT ON COLUMN behavior.event.actor IS 'read only: coalesce(user_id, anonymou
 COMMENT ON COLUMN behavior.event.received_at IS 'read only: the clock when the row was taken';
 COMMENT ON COLUMN behavior.event.batch_id IS 'read only: what the same statement sent';
 COMMENT ON COLUMN behavior.event.tick_id IS 'read only: NULL until cut; an exact cursor, "tick_id > last" never misses a late commit';
-COMMENT ON COLUMN behavior.event.hops IS 'read only: through how many handlers of subscriptions, one after another, it came to be sent; NULL: through none';
 
 -- The statement triggers of behavior.event and behavior.inbox.
 CREATE FUNCTION behavior._door_begin() RETURNS trigger

@@ -333,7 +333,7 @@ class Delivery(Oracle):
         # Events that handlers send have no id of their own that could hide a repetition.
         self.compare("receipts", "SELECT properties->>'of' AS of, properties->>'in' AS source FROM behavior.event WHERE type = 'Receipt'",
                      self.rows("SELECT event_id AS of, source FROM public.effect WHERE subscription = 'chain'"))
-        self.equal("echoes", "SELECT count(*) || ' ' || max(hops) FROM behavior.event WHERE type = 'Echo'", "%d 4" % (ECHOES * 5))
+        self.equal("echoes", "SELECT count(*) || ' ' || max(hops) FROM behavior.log WHERE type = 'Echo'", "%d 4" % (ECHOES * 5))
         self.equal("echoes that went on for too long", "SELECT count(*) FROM behavior.dead_letter WHERE reason = 'loop'", ECHOES)
         self.equal("left by the dropped one", "SELECT (SELECT count(*) FROM behavior._delivery_chunk WHERE subscription_id = %s) + "
                    "(SELECT count(*) FROM behavior._subscription_progress WHERE subscription_id = %s)" % (

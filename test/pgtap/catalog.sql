@@ -140,7 +140,7 @@ CREATE FUNCTION pg_temp.columns_of(relation regclass) RETURNS text LANGUAGE sql 
 $$;
 SELECT is(pg_temp.columns_of('behavior.event'),
 	'event_id text, source text, type text, user_id text, anonymous_id text, occurred_at timestamp with time zone, sequence bigint, '
-	'properties jsonb, context jsonb, actor text, received_at timestamp with time zone, batch_id bigint, tick_id bigint, hops smallint', 'behavior.event');
+	'properties jsonb, context jsonb, actor text, received_at timestamp with time zone, batch_id bigint, tick_id bigint', 'behavior.event');
 SELECT is(pg_temp.columns_of('behavior.inbox'), 'payload text', 'behavior.inbox');
 SELECT is(pg_temp.columns_of('behavior.batch'),
 	'batch_id bigint, received_at timestamp with time zone, role name, application_name text, correlation_id text, received bigint, '

@@ -12,7 +12,7 @@ use Test::More;
 use Lifecycle;
 
 my $seed = $ENV{BEHAVIOR_TEST_SEED} // time();
-my @columns = qw(event_id source type user_id anonymous_id occurred_at sequence properties context actor received_at batch_id hops);
+my @columns = qw(event_id source type user_id anonymous_id occurred_at sequence properties context actor received_at batch_id);
 my $names = join(', ', @columns);
 my @texts = ('', 'web', 'user-1', 'a"b', 'x,y', 'NULL', '\\N', "\xc3\xbc", 'a\\b', "a\tb", '"', '""', '\\.', ' x ', 'q' x 256);
 my @times = ('2026-11-01 00:00:00+00', '2026-11-02T03:04:05.0678Z', '2026-11-03 23:59:60-08', '2026-11-04 24:00:00+05:30',
