@@ -298,6 +298,22 @@ SELECT count(*) AS out_of_order FROM (
 SELECT * FROM desk.status WHERE name = 'sales';
 SELECT * FROM desk.miscounted;
 
+\echo -- a pattern that does not compile any more: its subscription is set aside, the others go on
+SELECT behavior.create_subscription('refund', '{"detail-type": ["Refund"]}'), behavior.create_subscription('other', '{"detail-type": ["Refund"]}');
+CALL behavior.tick();
+UPDATE behavior._subscription SET pattern = '{"detail-type": [{"of old": 1}]}' WHERE name = 'refund';
+INSERT INTO behavior.event (event_id, type) VALUES ('refund-1', 'Refund');
+CALL behavior.tick();
+\echo -- which is said once
+INSERT INTO behavior.event (event_id, type) VALUES ('refund-2', 'Refund');
+CALL behavior.tick();
+SELECT name, state, matched, failing_since IS NOT NULL AS failing, last_error FROM behavior.subscription WHERE name IN ('refund', 'other') ORDER BY 1;
+SELECT behavior.alter_subscription('refund', '{"detail-type": ["Refund"]}');
+INSERT INTO behavior.event (event_id, type) VALUES ('refund-3', 'Refund');
+CALL behavior.tick();
+SELECT name, state, matched, failing_since IS NOT NULL AS failing, last_error FROM behavior.subscription WHERE name IN ('refund', 'other') ORDER BY 1;
+SELECT behavior.drop_subscription('refund'), behavior.drop_subscription('other');
+
 \echo -- batches stay until they are routed
 DELETE FROM behavior._route_progress;
 INSERT INTO behavior._route_progress VALUES (0);

@@ -1,12 +1,11 @@
 /*
  * queue.h
  *		What has been routed to a subscription and not been consumed: references to events of the
- *log.
+ *		log.
  *
  * A reference is the place of the row, the batch, and eight bytes of the event's key.  The place is
- *a
- * hint: when another row or none is there (a partition was rewritten, moved, restored), the events
- * of the batch are read and the reference is found again by its key.
+ * a hint: when another row or none is there (a partition was rewritten, moved, restored), the
+ * events of the batch are read and the reference is found again by its key.
  *
  * References lie packed, up to QUEUE_CHUNK a row, in behavior._delivery_chunk; each has a
  * delivery_id, ascending in the order of delivery, unique over all subscriptions.

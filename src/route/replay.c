@@ -3,12 +3,11 @@
  *		Queues the events of the past for a subscription that starts there.
  *
  * Which: those of ticks up to the one behind which the router goes on, so that there is no gap and
- *no
- * repetition at the seam; that occurred at start_at or later; and that match.  They are queued in
- * the order of events, a part of time at a time.  The cursor is a time, so that it does not matter
- * where rows lie or whether they are moved from one step to the next; and within a step, rows are
- * read under one snapshot from the partitions that there are after it was taken: what is moved
- * meanwhile is still seen where it was.
+ * no repetition at the seam; that occurred at start_at or later; and that match.  They are queued
+ * in the order of events, a part of time at a time.  The cursor is a time, so that it does not
+ * matter where rows lie or whether they are moved from one step to the next; and within a step,
+ * rows are read under one snapshot from the partitions that there are after it was taken: what is
+ * moved meanwhile is still seen where it was.
  *
  * A slice of time is so long that about SLICE_BLOCKS of its partition are in it, if they lie in the
  * order of time.  Where they do not, a slice costs more to read; then more is queued of it at once,

@@ -8,7 +8,9 @@
  *
  * Nothing that a user wrote runs here, and nothing that a user can lock is waited for: a
  * subscription joins by a row of its own (behavior._subscription_join), and what is routed to one
- * that is being dropped is deleted when the drop is seen.
+ * that is being dropped is deleted when the drop is seen.  A pattern that does not compile, since
+ * it was written by another version, say, is set aside: a WARNING and an error in that row, and
+ * nothing is routed to its subscription until it is given another one.
  *
  * Since when.  A step reads the catalog with a snapshot taken under the router's lock, so it sees
  * every subscription that was committed before one of its ticks was cut.  A new one joins
@@ -26,11 +28,13 @@
 #include "access/table.h"
 #include "access/xact.h"
 #include "catalog/indexing.h"
+#include "catalog/pg_type.h"
 #include "commands/async.h"
 #include "common/hashfn.h"
 #include "executor/spi.h"
 #include "miscadmin.h"
 #include "storage/bufmgr.h"
+#include "utils/builtins.h"
 #include "utils/fmgroids.h"
 #include "utils/fmgrprotos.h"
 #include "utils/memutils.h"
@@ -54,6 +58,9 @@
 #include "route/router.h"
 
 #define NOTIFY_QUEUE_MOST 0.5 /* full */
+#define CHANNEL_PREFIX	  "behavior_"
+
+#define JOIN_NATTS 4 /* columns of behavior._subscription_join */
 
 #define ROUTER_LOCK 0 /* number of the lock on behavior._subscription: see core/lock.h */
 
@@ -74,6 +81,8 @@ typedef struct Route
 	int64 joined_tick;	  /* -1: not yet */
 	int64 created_tick;
 	BatchSet *skip_batches;
+	char *error;	 /* its pattern does not compile, so it is not in the set; NULL: it does */
+	bool note_error; /* the catalog says something else */
 
 	/* Of the step. */
 	EventRef *refs; /* not queued yet */
@@ -132,6 +141,47 @@ forget_routes(void)
 		MemoryContextDelete(context);
 }
 
+/* What is wrong with a pattern that is in the catalog; NULL: nothing. */
+static char *
+pattern_error(Jsonb *pattern)
+{
+	MemoryContext caller = CurrentMemoryContext;
+	MemoryContext context =
+		AllocSetContextCreate(caller, "behavior pattern check", ALLOCSET_DEFAULT_SIZES);
+	char *volatile error = NULL;
+
+	MemoryContextSwitchTo(context);
+	PG_TRY();
+	{
+		(void) event_pattern_compile(pattern);
+	}
+	PG_CATCH();
+	{
+		ErrorData *edata;
+		int category;
+
+		MemoryContextSwitchTo(caller);
+		edata = CopyErrorData();
+		category = ERRCODE_TO_CATEGORY(edata->sqlerrcode);
+		/* What is not the pattern's fault. */
+		if (category == ERRCODE_TO_CATEGORY(ERRCODE_INSUFFICIENT_RESOURCES) ||
+			category == ERRCODE_TO_CATEGORY(ERRCODE_OPERATOR_INTERVENTION))
+			PG_RE_THROW();
+		FlushErrorState();
+		error = edata->detail ? psprintf("%s: %s", edata->message, edata->detail) : edata->message;
+	}
+	PG_END_TRY();
+	MemoryContextSwitchTo(caller);
+	MemoryContextDelete(context);
+	return error;
+}
+
+static bool
+same_error(const char *a, const char *b)
+{
+	return a == NULL || b == NULL ? a == b : strcmp(a, b) == 0;
+}
+
 /* Compiles all subscriptions, into a context that is kept once it is complete. */
 static void
 load_routes(Snapshot snapshot, uint64 print)
@@ -151,12 +201,16 @@ load_routes(Snapshot snapshot, uint64 print)
 		Route *route = &routes[count];
 
 		route->id = subscription->id;
-		route->channel = psprintf("behavior_%s", subscription->name);
+		route->channel = psprintf(CHANNEL_PREFIX "%s", subscription->name);
 		route->start_at = subscription->has_start_at ? subscription->start_at : DT_NOBEGIN;
 		route->joined_tick = subscription->joined_tick;
 		route->created_tick = subscription->created_tick;
 		route->skip_batches = subscription->skip_batches;
-		pattern_set_add(patterns, subscription->pattern, count++);
+		route->error = pattern_error(subscription->pattern);
+		route->note_error = !same_error(route->error, subscription->route_error);
+		if (route->error == NULL)
+			pattern_set_add(patterns, subscription->pattern, count);
+		count++;
 	}
 	MemoryContextSwitchTo(old);
 
@@ -250,13 +304,16 @@ read_progress(Relation rel, Snapshot snapshot, ItemPointer tid)
 	return tick;
 }
 
+/* The first n columns; the others are NULL. */
 static void
 insert_int64s(Relation rel, int n, const int64 *items)
 {
-	Datum values[2];
-	bool nulls[2] = {false};
+	Datum values[JOIN_NATTS] = {0};
+	bool nulls[JOIN_NATTS];
 	HeapTuple tuple;
 
+	for (int i = 0; i < JOIN_NATTS; i++)
+		nulls[i] = i >= n;
 	for (int i = 0; i < n; i++)
 		values[i] = Int64GetDatum(items[i]);
 	tuple = heap_form_tuple(RelationGetDescr(rel), values, nulls);
@@ -265,9 +322,51 @@ insert_int64s(Relation rel, int n, const int64 *items)
 }
 
 /*
+ * Writes down which subscriptions are set aside, and which no longer are.  A row that somebody is
+ * deleting is left alone.
+ */
+static void
+note_errors(void)
+{
+	static const char *const update =
+		"UPDATE behavior._subscription_join SET error = $2,"
+		" failing_since = CASE WHEN $2 IS NOT NULL THEN pg_catalog.clock_timestamp() END"
+		" WHERE subscription_id = (SELECT j.subscription_id FROM behavior._subscription_join j"
+		" WHERE j.subscription_id = $1 FOR UPDATE SKIP LOCKED)";
+	Oid types[] = {INT8OID, TEXTOID};
+
+	for (int i = 0; i < kept.count; i++)
+	{
+		const Route *route = &kept.routes[i];
+		Datum values[] = {Int64GetDatum(route->id), (Datum) 0};
+		SecureContext secure;
+		bool noted;
+
+		if (!route->note_error)
+			continue;
+		if (route->error != NULL)
+			values[1] = CStringGetTextDatum(route->error);
+		SPI_connect();
+		secure_begin(&secure, behavior_owner());
+		noted = spi_exec(update, SPI_OK_UPDATE, false, lengthof(types), types, values,
+						 route->error != NULL ? "  " : " n") > 0;
+		secure_end(&secure);
+		SPI_finish();
+		if (noted && route->error != NULL)
+			ereport(WARNING,
+					(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+					 errmsg("nothing is routed to subscription \"%s\": %s",
+							route->channel + strlen(CHANNEL_PREFIX), route->error),
+					 errdetail("Its pattern does not compile; others are not concerned."),
+					 errhint("Give it another pattern with behavior.alter_subscription().")));
+		/* As with those that join. */
+		kept.fingerprint = 0;
+	}
+}
+
+/*
  * Lets new subscriptions join; "progress": the tick routed up to, -1 for none.  Returns behind
- * which
- * tick to route.
+ * which tick to route.
  */
 static int64
 join_routes(int64 progress)
@@ -400,8 +499,8 @@ may_notify(void)
 	return false;
 }
 
-/* Tells those who listen that there is something for them; true when there is for anybody. */
-static bool
+/* Tells those who listen that there is something for them. */
+static void
 notify_matched(int64 tick)
 {
 	char payload[32];
@@ -417,11 +516,10 @@ notify_matched(int64 tick)
 		if (kept.routes[i].matched)
 			Async_Notify(kept.routes[i].channel, payload);
 	}
-	return any;
 }
 
 /* Routes the events of some ticks; the snapshot is active. */
-static bool
+static void
 route_ticks(int64 after_tick, int64 upto_tick, Snapshot snapshot)
 {
 	Step step;
@@ -438,13 +536,13 @@ route_ticks(int64 after_tick, int64 upto_tick, Snapshot snapshot)
 	(void) log_read_batches(tick_ranges_batches(step.ranges), snapshot, route_row, &step);
 	append_matches(step.sort);
 	match_sort_end(step.sort);
-	return notify_matched(upto_tick);
+	notify_matched(upto_tick);
 }
 
-/* With the router's lock, and a snapshot taken after it.  *wrote: the lock is needed until commit.
+/* With the router's lock and a snapshot taken after it.  *wrote: the lock is needed until commit.
  */
 static StepResult
-route_locked(int64 tick, Snapshot snapshot, bool *matched, bool *wrote)
+route_locked(int64 tick, Snapshot snapshot, bool *wrote)
 {
 	uint64 print =
 		fingerprint(REL_SUBSCRIPTION, snapshot) * 31 + fingerprint(REL_SUBSCRIPTION_JOIN, snapshot);
@@ -467,10 +565,11 @@ route_locked(int64 tick, Snapshot snapshot, bool *matched, bool *wrote)
 	rel = table_open(behavior_relid(REL_ROUTE_PROGRESS), RowExclusiveLock);
 	progress = read_progress(rel, snapshot, &tid);
 	start = join_routes(progress);
+	note_errors();
 	*wrote |= kept.fingerprint != print;
 	upto = start < tick ? projection_choose_ticks(start, tick) : start;
 	if (upto > start)
-		*matched |= route_ticks(start, upto, snapshot);
+		route_ticks(start, upto, snapshot);
 	if (upto > progress)
 	{
 		insert_int64s(rel, 1, &upto);
@@ -485,7 +584,7 @@ route_locked(int64 tick, Snapshot snapshot, bool *matched, bool *wrote)
 
 /* One step, in a subtransaction that the caller has begun. */
 static StepResult
-route_step(int64 tick, bool wait, bool *matched)
+route_step(int64 tick, bool wait)
 {
 	Oid relid = behavior_relid(REL_SUBSCRIPTION);
 	Snapshot snapshot;
@@ -500,7 +599,7 @@ route_step(int64 tick, bool wait, bool *matched)
 	CommandCounterIncrement();
 	snapshot = RegisterSnapshot(GetLatestSnapshot());
 	PushActiveSnapshot(snapshot);
-	result = route_locked(tick, snapshot, matched, &wrote);
+	result = route_locked(tick, snapshot, &wrote);
 	PopActiveSnapshot();
 	UnregisterSnapshot(snapshot);
 	if (!wrote)
@@ -509,7 +608,7 @@ route_step(int64 tick, bool wait, bool *matched)
 }
 
 static StepResult
-route_step_guarded(int64 tick, bool wait, bool *matched)
+route_step_guarded(int64 tick, bool wait)
 {
 	MemoryContext caller = CurrentMemoryContext;
 	MemoryContext context =
@@ -522,7 +621,7 @@ route_step_guarded(int64 tick, bool wait, bool *matched)
 	MemoryContextSwitchTo(context);
 	PG_TRY();
 	{
-		result = route_step(tick, wait, matched);
+		result = route_step(tick, wait);
 		ReleaseCurrentSubTransaction();
 	}
 	PG_CATCH();
@@ -559,7 +658,6 @@ route_all(int64 tick, bool own_transactions, bool wait)
 {
 	bool in_transaction = IsTransactionState();
 	MemoryContext old_context = CurrentMemoryContext;
-	bool matched = false;
 	StepResult result;
 
 	if (!in_transaction)
@@ -568,7 +666,7 @@ route_all(int64 tick, bool own_transactions, bool wait)
 	{
 		CHECK_FOR_INTERRUPTS();
 		MemoryContextSwitchTo(CurTransactionContext);
-		result = routing_needed() ? route_step_guarded(tick, wait, &matched) : STEP_DONE;
+		result = routing_needed() ? route_step_guarded(tick, wait) : STEP_DONE;
 		if (own_transactions)
 			next_transaction();
 	} while (result == STEP_MORE);
@@ -579,5 +677,5 @@ route_all(int64 tick, bool own_transactions, bool wait)
 	MemoryContextSwitchTo(own_transactions && in_transaction && !SPI_inside_nonatomic_context()
 							  ? CurTransactionContext
 							  : old_context);
-	return matched;
+	return result != STEP_FAILED;
 }

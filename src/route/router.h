@@ -12,8 +12,9 @@
 
 /*
  * Routes everything up to "tick", in steps.  own_transactions and wait: as projection_fold_all()
- * (fold/projection.h).  Returns true when some subscription got events.  A subscription that
- * nobody has routed for joins here.  Writes nothing when there are no subscriptions.
+ * (fold/projection.h).  A subscription that nobody has routed for joins here.  Writes nothing when
+ * there are no subscriptions.  Returns false when a step failed, which a WARNING has said: whoever
+ * calls again and again waits for a while.
  */
 extern bool route_all(int64 tick, bool own_transactions, bool wait);
 
@@ -22,7 +23,7 @@ extern bool route_all(int64 tick, bool own_transactions, bool wait);
  * joined_tick that occurred from progress->replay_at on, some 10,000, or none when few match.
  * Call it when progress->replaying, the subscription has joined, and its queue runs short; under
  * the subscription's lock.  It moves *progress in memory: the caller writes it, found something or
- * not. False: all are queued, *progress says so.
+ * not.  False: all are queued, *progress says so.
  */
 extern bool replay_step(const Subscription *subscription, SubscriptionProgress *progress);
 

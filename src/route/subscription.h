@@ -4,20 +4,21 @@
  *
  * The way of an event to its consumers:
  *
- *	router (router.h)		after each tick, in the database's worker or tick(): matches the tick's
- *events against all subscriptions at once and appends references to those that match to their
- *queues (queue.h); NOTIFY for those that got some
- *	queue (queue.h)			behavior._delivery_chunk: references in the order of ticks, many a row
- *	delivery (delivery.h)	a step takes the next of one queue, calls the handler, and moves the
- *							subscription's progress, in one transaction; or receive() does so for a
- *consumer
- *	behavior._delivery		one row for each event that needs a state of its own: held until it is
- *							its turn (ordered), to be tried again, or received and not yet
- *acknowledged
+ * router (router.h): after each tick, in the database's worker or tick(), matches the tick's events
+ * against all subscriptions at once, appends references to those that match to their queues, and
+ * notifies those that got some.
+ *
+ * queue (queue.h): behavior._delivery_chunk, references in the order of ticks, many a row.
+ *
+ * delivery (delivery.h): a step takes the next of one queue, calls the handler, and moves the
+ * subscription's progress, in one transaction; or receive() does so for a consumer.
+ *
+ * behavior._delivery: one row for each event that needs a state of its own: held until it is its
+ * turn (ordered), to be tried again, or received and not yet acknowledged.
  *
  * The lock of a subscription, its number on behavior._subscription, is held by whoever delivers
- * or changes it, until his transaction ends, unless he found nothing to do.  Under
- * it, progress is read with the latest snapshot.
+ * or changes it, until his transaction ends, unless he found nothing to do.  Under it, progress is
+ * read with the latest snapshot.
  */
 #ifndef BEHAVIOR_SUBSCRIPTION_H
 #define BEHAVIOR_SUBSCRIPTION_H
@@ -51,6 +52,7 @@ typedef struct Subscription
 	int64 joined_tick;	/* events of later ticks are routed, those up to it replayed; -1: the router
 						   has not seen it */
 	int64 created_tick; /* the last one when it was created */
+	char *route_error;	/* the router's, which has set it aside; NULL: none */
 	BatchSet *skip_batches; /* not routed, since they came before it; NULL: none */
 } Subscription;
 
@@ -105,8 +107,7 @@ extern bool subscription_may_read(Oid role);
 
 /*
  * Progress.  The reader has the subscription's lock and passes the latest snapshot.  The move
- * writes what *progress says as a new row, deletes the old one, and fills
- * step and tid.
+ * writes what *progress says as a new row, deletes the old one, and fills step and tid.
  */
 extern void subscription_progress_read(int64 id, Snapshot snapshot, SubscriptionProgress *progress);
 extern void subscription_progress_move(int64 id, SubscriptionProgress *progress);

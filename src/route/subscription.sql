@@ -28,7 +28,9 @@ COMMENT ON TABLE behavior._subscription IS 'definitions of subscriptions';
 -- router waits for nobody who is changing the subscription.
 CREATE TABLE behavior._subscription_join (
 	subscription_id	bigint PRIMARY KEY,
-	joined_tick		bigint NOT NULL		-- events of later ticks are routed, those up to it replayed
+	joined_tick		bigint NOT NULL,	-- events of later ticks are routed, those up to it replayed
+	failing_since	timestamptz,		-- nothing is routed to it since then, because
+	error			text				-- its pattern does not compile
 );
 SELECT pg_catalog.pg_extension_config_dump('behavior._subscription_join', '');
 COMMENT ON TABLE behavior._subscription_join IS 'since when each subscription is routed for';

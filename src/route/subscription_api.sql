@@ -49,10 +49,10 @@ COMMENT ON FUNCTION behavior._delivery_waiting(bigint, boolean) IS
 -- queued up to it.  replay_first to live_last: first and last rows of the two parts, from its position on.
 CREATE VIEW behavior._subscription_status AS
 	SELECT s.subscription_id, s.name, s.pattern, s.handler, s.owner, h.handled AS delivered, p.failed, p.dead_letters, p.late,
-		p.failures, p.last_error, p.failing_since,
+		p.failures, COALESCE(j.error, p.last_error) AS last_error, LEAST(j.failing_since, p.failing_since) AS failing_since,
 		CASE WHEN s.paused THEN 'paused'
 			WHEN j.joined_tick IS NULL THEN 'starting'
-			WHEN p.failing_since IS NOT NULL THEN 'failing'
+			WHEN j.error IS NOT NULL OR p.failing_since IS NOT NULL THEN 'failing'
 			WHEN p.replaying OR rf.queued IS NOT NULL THEN 'replaying'
 			ELSE 'current' END AS state,
 		CASE WHEN p.replaying OR rf.queued IS NOT NULL THEN 0

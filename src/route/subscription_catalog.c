@@ -3,7 +3,7 @@
  *		Rows of behavior._subscription, and the locks of subscriptions.
  *
  * Read by index under a given snapshot, each time anew: whoever acts on a row has the
- *subscription's lock and wants to see what was changed until now.
+ * subscription's lock and wants to see what was changed until now.
  */
 #include "postgres.h"
 
@@ -54,7 +54,9 @@ enum
 enum
 {
 	JOIN_SUBSCRIPTION_ID = 1,
-	JOIN_TICK
+	JOIN_TICK,
+	JOIN_FAILING_SINCE,
+	JOIN_ERROR
 };
 
 /* 0 is the router's; object locks have 16 bits for the number, shown signed. */
@@ -86,27 +88,34 @@ batch_set_from_array(ArrayType *array)
 	return set;
 }
 
-/* -1 when the router has not seen it. */
-static int64
-joined_tick(int64 id, Snapshot snapshot)
+/* What the router knows of it: joined_tick, -1 when it has not seen it, and route_error. */
+static void
+read_join(Subscription *subscription, Snapshot snapshot)
 {
 	Relation rel = table_open(behavior_relid(REL_SUBSCRIPTION_JOIN), AccessShareLock);
 	Relation index = index_open(behavior_relid(REL_SUBSCRIPTION_JOIN_PKEY), AccessShareLock);
 	ScanKeyData key;
 	SysScanDesc scan;
 	HeapTuple tuple;
-	int64 tick = -1;
-	bool isnull;
 
-	ScanKeyInit(&key, JOIN_SUBSCRIPTION_ID, BTEqualStrategyNumber, F_INT8EQ, Int64GetDatum(id));
+	subscription->joined_tick = -1;
+	ScanKeyInit(&key, JOIN_SUBSCRIPTION_ID, BTEqualStrategyNumber, F_INT8EQ,
+				Int64GetDatum(subscription->id));
 	scan = systable_beginscan_ordered(rel, index, snapshot, 1, &key);
 	tuple = systable_getnext_ordered(scan, ForwardScanDirection);
 	if (HeapTupleIsValid(tuple))
-		tick = DatumGetInt64(heap_getattr(tuple, JOIN_TICK, RelationGetDescr(rel), &isnull));
+	{
+		bool isnull;
+		Datum error = heap_getattr(tuple, JOIN_ERROR, RelationGetDescr(rel), &isnull);
+
+		if (!isnull)
+			subscription->route_error = TextDatumGetCString(error);
+		subscription->joined_tick =
+			DatumGetInt64(heap_getattr(tuple, JOIN_TICK, RelationGetDescr(rel), &isnull));
+	}
 	systable_endscan_ordered(scan);
 	index_close(index, AccessShareLock);
 	table_close(rel, AccessShareLock);
-	return tick;
 }
 
 static Subscription *
@@ -145,7 +154,7 @@ subscription_from_tuple(HeapTuple tuple, TupleDesc desc, Snapshot snapshot)
 			batch_set_from_array(DatumGetArrayTypeP(VALUE(SUBSCRIPTION_SKIP_BATCHES)));
 #undef VALUE
 #undef IS_NULL
-	subscription->joined_tick = joined_tick(subscription->id, snapshot);
+	read_join(subscription, snapshot);
 	return subscription;
 }
 

@@ -3,9 +3,8 @@
  *		Subscriptions that have a delivery worker of their own.
  *
  * A reserved worker comes out of behavior.delivery_workers: what one subscription has for itself,
- *the
- * others do without.  The setting may be lowered later; then those with the lowest ids keep theirs,
- * and the others are served like any other.
+ * the others do without.  The setting may be lowered later; then those with the lowest ids keep
+ * theirs, and the others are served like any other.
  */
 #include "postgres.h"
 

@@ -3,11 +3,10 @@
  *		The delivery worker: calls the handlers of subscriptions.
  *
  * The database's worker wakes it, or starts it, when events were routed or something else is due.
- *It
- * takes the next subscription in turn that nobody serves, delivers for it in steps that each commit,
- * for SLICE_MS or until it has nothing more, and goes on to the next: one that has much to deliver
- * does not hold up the others for longer than a slice, or than one call of its handler.  A worker
- * that is reserved for a subscription serves that one only; the others leave it to him.
+ * It takes the next subscription in turn that nobody serves, delivers for it in steps that each
+ * commit, for SLICE_MS or until it has nothing more, and goes on to the next: one that has much to
+ * deliver does not hold up the others for longer than a slice, or than one call of its handler.  A
+ * worker that is reserved for a subscription serves that one only; the others leave it to him.
  *
  * A process start costs some ten milliseconds, and a new process has to fill its caches as well. So
  * a worker lingers for a minute: a stream with an event a minute or more never pays that, and one
@@ -22,6 +21,7 @@
 
 #include "miscadmin.h"
 #include "pgstat.h"
+#include "storage/lock.h"
 #include "utils/hsearch.h"
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
@@ -138,6 +138,9 @@ serve(int64 id, Turn *turn)
 		turn->held_up |= !failed && result == DELIVERY_BUSY;
 	} while (!failed && result == DELIVERY_MORE &&
 			 !TimestampDifferenceExceeds(start, GetCurrentTimestamp(), SLICE_MS));
+
+	/* Advisory locks that a handler took for the session: its session is over. */
+	LockReleaseAll(USER_LOCKMETHOD, true);
 
 	if (failed)
 		note_failure(id);

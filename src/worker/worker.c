@@ -14,7 +14,8 @@
  * events of such ticks amount to behavior.tick_events.  Each tick leaves rows behind for ever, so
  * there are at most ten a second for some seconds, and four when it goes on like that.
  *
- * An error of routing is not one of folding: the router rests, and the beat goes on.
+ * An error of routing is not one of folding or delivering: the router rests, longer each time, and
+ * the others go on.
  */
 #include "postgres.h"
 
@@ -64,6 +65,7 @@ static int64 last_tick = -1;   /* the last one seen by this process */
 static int64 unfolded = 0;	   /* about so many events of ticks it has cut and not folded */
 static int route_failures = 0; /* in a row */
 static TimestampTz route_not_before = 0;
+static bool delivery_rests = false; /* until then as well */
 
 /* Is there a projection that could be folded further?  Caller has a transaction. */
 static bool
@@ -96,13 +98,16 @@ static bool
 route(int64 tick, Turn *turn)
 {
 	MemoryContext context = CurrentMemoryContext;
+	bool rests = GetCurrentTimestamp() < route_not_before;
+	volatile bool routed = true;
 	volatile bool failed = false;
 
-	if (GetCurrentTimestamp() < route_not_before)
+	if (rests && delivery_rests)
 		return true;
 	PG_TRY();
 	{
-		(void) route_all(tick, true, false);
+		if (!rests)
+			routed = route_all(tick, true, false);
 		MemoryContextSwitchTo(context);
 		delivery_workers_wake(&turn->next_delivery);
 	}
@@ -114,10 +119,11 @@ route(int64 tick, Turn *turn)
 	PG_END_TRY();
 	MemoryContextSwitchTo(context);
 
-	if (failed)
+	delivery_rests = failed;
+	if (failed || !routed)
 		route_not_before =
 			TimestampTzPlusMilliseconds(GetCurrentTimestamp(), failed_pause(route_failures++));
-	else
+	else if (!rests)
 		route_failures = 0;
 	return !failed;
 }

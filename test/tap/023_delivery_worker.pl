@@ -183,6 +183,19 @@ effects("busy$_", 200, "busy $_") foreach 1 .. 2;
 is($node->safe_psql('postgres', "SELECT min(id) FILTER (WHERE subscription = 'busy2') < max(id) FILTER (WHERE subscription = 'busy1') FROM effect"), 't',
 	'the other has not waited until the first was done');
 
+# A handler that takes an advisory lock for the session, and forgets it: the worker does not keep it.
+$node->safe_psql('postgres', q{
+	CREATE FUNCTION forget_lock(behavior.delivery[]) RETURNS void LANGUAGE plpgsql AS $$
+	BEGIN
+		PERFORM pg_advisory_lock(77);
+		PERFORM public.take($1);
+	END $$});
+subscription('forgetful', 'forget_lock');
+send_to('forgetful', 1, 3);
+effects('forgetful', 3, 'advisory locks');
+ok($node->poll_query_until('postgres', 'SELECT count(*) = 0 FROM pg_locks WHERE objid = 77'), 'advisory locks of a handler do not stay');
+is($node->safe_psql('postgres', q{SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'behavior delivery'}), '1', 'though the worker does');
+
 # None at all.
 $node->append_conf('postgresql.conf', 'behavior.delivery_workers = 0');
 $node->reload;
