@@ -158,7 +158,7 @@ SELECT * FROM behavior.json_schema_errors('{"pattern": "^(a+)+$"}', to_jsonb(rep
 SELECT * FROM behavior.json_schema_errors('{"not": {"pattern": "^(a|aa)*$"}}', to_jsonb(repeat('a', 60) || 'b'));
 SELECT * FROM behavior.json_schema_errors('{"patternProperties": {"^(x+x+)+[yz]$": false}}', jsonb_build_object(repeat('x', 60), 1));
 SELECT behavior.json_schema_valid('{"pattern": "^(.*)*(.*)*(.*)*x$"}', to_jsonb(repeat('a', 100000))) AS long,
-	behavior.json_schema_valid('{"pattern": "z"}', to_jsonb(repeat('a', 30000) || 'z')) AS late,
+	behavior.json_schema_valid('{"pattern": "z"}', to_jsonb(repeat('a', 250000) || 'z')) AS late,
 	behavior.json_schema_valid('{"pattern": "^(a|b)*z$"}', to_jsonb(repeat('a', 20000) || 'z')) AS alternatives,
 	behavior.json_schema_valid('{"pattern": "^[a-y]*z$"}', to_jsonb(repeat('a', 1000000) || 'z')) AS later;
 -- Nor can references: 2^60 evaluations.
@@ -173,18 +173,15 @@ SELECT n, behavior.json_schema_valid('{"items": {"$ref": "#"}}', (repeat('[', n)
 SELECT behavior.json_schema_valid(jsonb_build_object('const', d), d), behavior.json_schema_valid(jsonb_build_object('const', d), e) FROM
 	(SELECT (repeat('[', 3000) || 1 || repeat(']', 3000))::jsonb AS d, (repeat('[', 3000) || 2 || repeat(']', 3000))::jsonb AS e) t;
 
--- Whatever takes time takes steps: values that are compared, members and elements that are passed by, errors that are forgotten.
-SELECT name, e.message
+-- Whatever takes time takes steps: values that are compared, members and elements that are passed by.
+SELECT name, behavior.json_schema_valid(schema, instance)
 FROM (SELECT jsonb_agg(i) AS numbers, jsonb_object_agg('k' || i, i) AS members FROM generate_series(1, 10000) i) n,
 	LATERAL (VALUES
-	('const', jsonb_build_object('const', numbers), numbers), ('enum', jsonb_build_object('enum', jsonb_build_array(numbers)), numbers),
-	('uniqueItems', '{"uniqueItems": true}', jsonb_build_array(numbers, numbers - 9999 || '0')), ('items', '{"items": true}', numbers), ('contains', '{"contains": false, "minContains": 0}', numbers),
-	('required', '{"required": ["k1"]}', members), ('additionalProperties', '{"additionalProperties": true}', members), ('unevaluatedProperties', '{"unevaluatedProperties": true}', members),
-	('anyOf', '{"anyOf": [{"required": ["a", "b", "c", "d"]}, {"required": ["e", "f", "g", "h"]}, true]}', members)) t (name, leaf, instance),
+	('const', jsonb_build_object('const', numbers), numbers), ('uniqueItems', '{"uniqueItems": true}', jsonb_build_array(numbers, numbers - 9999 || '0')),
+	('items', '{"items": true}', numbers), ('required', '{"required": ["k1"]}', members), ('unevaluatedProperties', '{"unevaluatedProperties": true}', members)) t (name, leaf, instance),
 	LATERAL (SELECT jsonb_build_object('$ref', '#/$defs/d0', '$defs', jsonb_object_agg('d' || i, CASE WHEN i = 14 THEN leaf
 		ELSE jsonb_build_object('allOf', jsonb_build_array(jsonb_build_object('$ref', '#/$defs/d' || i + 1), jsonb_build_object('$ref', '#/$defs/d' || i + 1))) END)) AS schema
-		FROM generate_series(0, 14) i) s,
-	LATERAL behavior.json_schema_errors(schema, instance) e;
+		FROM generate_series(0, 14) i) s;
 
 -- Schemas that are refused, with the place.
 CREATE FUNCTION pg_temp.refusal(schema text, OUT state text, OUT message text, OUT detail text) LANGUAGE plpgsql AS $$

@@ -487,7 +487,8 @@ static bool
 is_regex(const char *text, int length)
 {
 	const char *message;
-	char *translated = schema_regex_translate(text, length, &message);
+	bool repeats;
+	char *translated = schema_regex_translate(text, length, &repeats, &message);
 
 	if (translated == NULL)
 		return false;

@@ -320,7 +320,8 @@ extern SchemaMatch
 schema_regex_match(const SchemaRegex *regex, const char *text, int length, int64 *steps);
 
 /* schema_regex_translate.c: an ECMA-262 pattern in PCRE2's language, or NULL and why not. */
-extern char *schema_regex_translate(const char *pattern, int length, const char **message);
+extern char *
+schema_regex_translate(const char *pattern, int length, bool *repeats, const char **message);
 
 /* schema_meta.c: the text of a metaschema document by its URI, or NULL. */
 extern const char *schema_meta_text(const char *uri);

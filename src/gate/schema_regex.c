@@ -9,7 +9,9 @@
  * each place where a match may start.  So that the steps of a check stay bounded and the same
  * everywhere, a pattern that may match anywhere begins with a search of its own, which makes it one
  * match with one count; and a match is tried with a low limit first, then with higher ones as long
- * as there are steps.  A point may cost a run over the text, hence the price of one.
+ * as there are steps.  Each try costs what it may have cost.  In a pattern that repeats something a
+ * point may be a run over the text, in another one it is no more than a run over the pattern: hence
+ * the price of one.
  */
 #include "postgres.h"
 
@@ -20,13 +22,16 @@
 
 #include "gate/schema_node.h"
 
-/* Backtracking points of the first try, factor of the next ones, and the last limit. */
-#define FIRST_LIMIT	 256
-#define LIMIT_FACTOR 16
+/*
+ * Backtracking points of the first try, factor of the next ones, and the last limit for patterns
+ * that repeat something: others need one for each place to start from, and no memory.
+ */
+#define FIRST_LIMIT	 16
+#define LIMIT_FACTOR 4
 #define LAST_LIMIT	 (256 * 1024)
 
 /* Steps that a match costs in any case, and text that costs one. */
-#define MATCH_STEPS	   16
+#define MATCH_STEPS	   4
 #define BYTES_PER_STEP 64
 
 /* Memory of one match, in kB, and how much of it is kept for the next. */
@@ -36,6 +41,8 @@
 struct SchemaRegex
 {
 	pcre2_code *code;
+	int length; /* of the pattern */
+	bool repeats;
 };
 
 /* What matches work with, once in a backend. */
@@ -94,7 +101,8 @@ SchemaRegex *
 schema_regex_compile(const char *pattern, int length, char **message)
 {
 	const char *flaw;
-	char *translated = schema_regex_translate(pattern, length, &flaw);
+	bool repeats;
+	char *translated = schema_regex_translate(pattern, length, &repeats, &flaw);
 	SchemaRegex *regex;
 	pcre2_code *code;
 	uint32 options;
@@ -129,6 +137,8 @@ schema_regex_compile(const char *pattern, int length, char **message)
 	}
 	regex = palloc(sizeof(SchemaRegex));
 	regex->code = code;
+	regex->length = length;
+	regex->repeats = repeats;
 	return regex;
 }
 
@@ -163,24 +173,23 @@ prepare_matches(void)
 SchemaMatch
 schema_regex_match(const SchemaRegex *regex, const char *text, int length, int64 *steps)
 {
-	int64 price = 1 + length / BYTES_PER_STEP;
+	int64 price = 1 + (regex->repeats ? length : regex->length) / BYTES_PER_STEP;
+	int64 last_limit = regex->repeats ? LAST_LIMIT : PG_UINT32_MAX;
 	int64 limit = FIRST_LIMIT;
 	int result;
 
 	prepare_matches();
-	*steps -= MATCH_STEPS + price;
+	*steps -= MATCH_STEPS + length / BYTES_PER_STEP;
 	for (;;)
 	{
 		limit = Max(Min(limit, *steps / price), 1);
 		pcre2_set_match_limit(match_context, (uint32) limit);
 		result = pcre2_match(regex->code, (PCRE2_SPTR) text, length, 0, PCRE2_NO_UTF_CHECK,
 							 match_data, match_context);
-		if (result != PCRE2_ERROR_MATCHLIMIT)
-			break;
 		*steps -= limit * price;
-		if (*steps < price || limit >= LAST_LIMIT)
+		if (result != PCRE2_ERROR_MATCHLIMIT || *steps < price || limit >= last_limit)
 			break;
-		limit *= LIMIT_FACTOR;
+		limit = Min(limit * LIMIT_FACTOR, last_limit);
 	}
 	if (MemoryContextMemAllocated(match_memory, false) > HEAP_KEPT)
 	{

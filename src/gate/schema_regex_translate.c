@@ -30,6 +30,7 @@ typedef struct Translation
 	const char *end;
 	StringInfoData output;
 	int groups; /* open ones */
+	bool repeats;
 	const char *message;
 } Translation;
 
@@ -329,6 +330,7 @@ take_escape(Translation *translation, bool in_class, uint32 *code)
 
 				if (close != NULL)
 				{
+					translation->repeats = true;
 					appendStringInfo(output, "\\k%.*s", (int) (close + 1 - translation->cur),
 									 translation->cur);
 					translation->cur = close + 1;
@@ -351,6 +353,7 @@ take_escape(Translation *translation, bool in_class, uint32 *code)
 				while (translation->cur < translation->end && *translation->cur >= '0' &&
 					   *translation->cur <= '9' && group < 10000)
 					group = group * 10 + (*translation->cur++ - '0');
+				translation->repeats = true;
 				appendStringInfo(output, "\\g{%d}", group);
 				return ESCAPE_CLASS;
 			}
@@ -506,6 +509,7 @@ take_quantifier(Translation *translation)
 		length = braces_length(translation);
 	if (length == 0)
 		return;
+	translation->repeats |= *translation->cur != '?';
 	if (translation->cur + length < translation->end && translation->cur[length] == '?')
 		length++;
 	appendBinaryStringInfo(&translation->output, translation->cur, length);
@@ -585,8 +589,9 @@ take_term(Translation *translation)
 	return true;
 }
 
+/* repeats: may a part of it, but for "?", match more of the text than it is long? */
 char *
-schema_regex_translate(const char *pattern, int length, const char **message)
+schema_regex_translate(const char *pattern, int length, bool *repeats, const char **message)
 {
 	Translation translation = {.cur = pattern, .end = pattern + length};
 
@@ -601,5 +606,6 @@ schema_regex_translate(const char *pattern, int length, const char **message)
 		pfree(translation.output.data);
 		return NULL;
 	}
+	*repeats = translation.repeats;
 	return translation.output.data;
 }
