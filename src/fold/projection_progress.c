@@ -9,7 +9,7 @@
  *
  * An index scan takes all of a page that its keys allow before it returns the first row, so it
  * looks behind the last tick that this backend has seen first, and at everything when nothing is
- *there.
+ * there.
  *
  * Who is to move on what he read keeps its place from then on: until he commits, nothing may
  * rewrite the table.

@@ -10,8 +10,8 @@
  * through their hash operator class, twice with different seeds.
  *
  * The first four bytes are the minute of the time key where there is one, so that the cells of one
- *tick are neighbours in the index however many there are of others: random keys would touch a page
- *each.  96 bits of a keyed hash for the cells of a minute are enough.
+ * tick are neighbours in the index however many there are of others: random keys would touch a page
+ * each.  96 bits of a keyed hash for the cells of a minute are enough.
  */
 #include "postgres.h"
 

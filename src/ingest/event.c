@@ -3,8 +3,8 @@
  *		behavior.event: the row trigger.
  *
  * Values are read from the executor's slot, without deforming the tuple that it made for the
- *trigger. RETURNING wants the columns that the server fills in, so the trigger returns a tuple of
- *its own.  It has to be another one than it was given in any case: the executor frees the given
+ * trigger.  RETURNING wants the columns that the server fills in, so the trigger returns a tuple of
+ * its own.  It has to be another one than it was given in any case: the executor frees the given
  * tuple only then, and otherwise keeps one for each row until the statement ends.
  *
  * COPY looks at no column of what comes back, so it gets the same empty tuple for every row.

@@ -5,9 +5,9 @@
  * BEFORE STATEMENT (or behavior.ingest()) pushes a frame, each row adds an event or a
  * dead letter to the frame of its query, AFTER STATEMENT finishes it: flush, batch row, pop.
  * Statements nest (functions, data-modifying CTEs), so there may be many at once, linked as a
- *stack; subtransaction and transaction callbacks drop the frames of what was aborted. A frame is
- *also flushed at FRAME_FLUSH_EVENTS or FRAME_FLUSH_BYTES, so a COPY of any size runs in constant
- *memory.  One frame, one batch row; no row, no batch row.
+ * stack; subtransaction and transaction callbacks drop the frames of what was aborted. A frame is
+ * also flushed at FRAME_FLUSH_EVENTS or FRAME_FLUSH_BYTES, so a COPY of any size runs in constant
+ * memory.  One frame, one batch row; no row, no batch row.
  *
  * A flush: partitions for all events -> event_key_claim -> log_writer_append of
  * the accepted ones -> dead letters of conflicts.  Lock order: generation
@@ -128,8 +128,7 @@ extern Receipt *frame_receipts(Frame *frame, int *count);
  * Events sent from now on get this hop count: 0 outside of handlers, in a handler one more than the
  * most of the events that it was called with.  More than behavior.max_hops is refused (loop).
  * Returns what it was, for the caller to set again on whichever way the handler ends; the end of
- * the
- * transaction sets it to 0.
+ * the transaction sets it to 0.
  */
 extern int frame_set_hops(int hops);
 

@@ -3,7 +3,7 @@
  *		Patterns that this backend has compiled.
  *
  * Two levels: a call site remembers its last pattern, and where the pattern is a constant does not
- *even look at it again; behind that is a table by the pattern's bytes, from which the one not used
+ * even look at it again; behind that is a table by the pattern's bytes, from which the one not used
  * for longest goes when it gets too full.
  */
 #include "postgres.h"

@@ -1,7 +1,7 @@
 /*
  * pattern_compile.h
  *		What the two halves of the pattern compiler share: objects and $or in pattern_compile.c,
- *lists of alternatives in pattern_operator.c.
+ * lists of alternatives in pattern_operator.c.
  */
 #ifndef BEHAVIOR_PATTERN_COMPILE_H
 #define BEHAVIOR_PATTERN_COMPILE_H

@@ -3,7 +3,7 @@
  *		Why an event matches a pattern, or does not: a row for each field.
  *
  * A field that is part of several rules ($or around or beside it) is shown as in the rule that
- *matches, or else as in the one where it does best.
+ * matches, or else as in the one where it does best.
  */
 #include "postgres.h"
 

@@ -3,9 +3,8 @@
  *		Which rules of a set an event may match.  Private to pattern_set.c and pattern_index*.c.
  *
  * Each rule is entered under one of its fields, the one that is expected to bring it up least
- *often;
- * there, under each of the field's alternatives.  An event's leaves are looked up, and what comes up
- * is then compared exactly.  So a look-up may find too much, never too little.
+ * often, and there under each of the field's alternatives.  An event's leaves are looked up, and
+ * what comes up is then compared exactly.  So a look-up may find too much, never too little.
  */
 #ifndef BEHAVIOR_PATTERN_INDEX_H
 #define BEHAVIOR_PATTERN_INDEX_H

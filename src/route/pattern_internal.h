@@ -1,13 +1,12 @@
 /*
  * pattern_internal.h
  *		What the parts of event patterns share.  Private to src/route/pattern_*.c and
- *event_pattern.c.
+ * event_pattern.c.
  *
- * Words: a *path* is the keys that lead to a value, joined by dots; a *leaf* of an event is a
- *scalar
- * with its path; a *field* of a pattern is a path with the list of alternatives that one leaf has
- * to satisfy; a *rule* is one conjunction of fields, of which a pattern has several when it uses
- * $or; a *matcher* is one alternative.
+ * Words: a path is the keys that lead to a value, joined by dots; a leaf of an event is a scalar
+ * with its path; a field of a pattern is a path with the list of alternatives that one leaf has to
+ * satisfy; a rule is one conjunction of fields, of which a pattern has several when it uses $or; a
+ * matcher is one alternative.
  *
  *	pattern_compile.c	jsonb to rules; all errors of a pattern
  *	pattern_matcher.c	does a matcher accept a leaf?
