@@ -120,7 +120,7 @@ def tick(bench, subscriptions, path, count):
 
 
 def routing(bench):
-    count = bench.size(2000, 100_000, 1_000_000)
+    count = bench.size(2000, 60_000, 1_000_000)
     path = bench.events(count)
     sides = alternate({n: lambda _, n=n: tick(bench, n, path, count) for n in SUBSCRIPTIONS}, min(bench.rounds, 2))
     return [row_of("routing", str(n), count, figures, sides[0]) for n, figures in sides.items()]
@@ -158,7 +158,7 @@ def check_done(bench, count):
 def delivery(bench):
     rows = []
     for size in BATCH_SIZES:
-        count = bench.size(500, 2000 if size == 1 else 50_000, 20_000 if size == 1 else 500_000)
+        count = bench.size(500, 2000 if size == 1 else 30_000, 20_000 if size == 1 else 500_000)
         path = bench.events(count)
         sides = alternate({side: lambda _, f=f: f(bench, path, size, count)
                            for side, f in (("queue", by_hand), ("subscription", deliver))}, min(bench.rounds, 2))

@@ -173,7 +173,8 @@ delivery_failed(const Subscription *subscription, SubscriptionProgress *progress
 
 	if (delivery_exhausted(subscription, item->attempt, first_attempt_at, &reason))
 	{
-		delivery_dead_letter(subscription, progress, item->entry.row, reason, item->attempt, error);
+		delivery_dead_letter(subscription, progress, item->entry.row, reason, item->attempt,
+							 progress->last_error);
 		if (item->own_row)
 			delivery_row_done(item->own);
 		else

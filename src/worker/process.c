@@ -279,6 +279,8 @@ process_turn(TurnCallback callback, void *arg, const char *activity)
 	PG_END_TRY();
 
 	LockReleaseSession(DEFAULT_LOCKMETHOD);
+	/* Advisory locks of sessions, which users' functions have taken and not let go of. */
+	LockReleaseSession(USER_LOCKMETHOD);
 	in_turn = false;
 	MemoryContextSwitchTo(TopMemoryContext);
 	MemoryContextReset(turn_context);
