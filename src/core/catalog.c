@@ -14,6 +14,7 @@
 #include "utils/syscache.h"
 
 #include "core/catalog.h"
+#include "core/invalidation.h"
 
 static const char *const rel_names[BEHAVIOR_REL_COUNT] = {
 	[REL_INSTANCE] = "_instance",
@@ -119,7 +120,7 @@ behavior_schema_oid(void)
 	{
 		if (!callbacks_registered)
 		{
-			CacheRegisterRelcacheCallback(on_relcache_inval, (Datum) 0);
+			invalidation_call(on_relcache_inval);
 			CacheRegisterSyscacheCallback(NAMESPACEOID, on_namespace_inval, (Datum) 0);
 			callbacks_registered = true;
 		}

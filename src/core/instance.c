@@ -16,7 +16,6 @@
 #include "catalog/pg_inherits.h"
 #include "miscadmin.h"
 #include "storage/bufmgr.h"
-#include "utils/inval.h"
 #include "utils/rel.h"
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
@@ -24,6 +23,7 @@
 #include "core/catalog.h"
 #include "core/compat.h"
 #include "core/instance.h"
+#include "core/invalidation.h"
 #include "core/lock.h"
 
 #define SEED_BYTES	   16
@@ -173,7 +173,7 @@ instance_seed(void)
 	{
 		RegisterXactCallback(on_xact, NULL);
 		RegisterSubXactCallback(on_subxact, NULL);
-		CacheRegisterRelcacheCallback(on_relcache_inval, (Datum) 0);
+		invalidation_call(on_relcache_inval);
 		callbacks_registered = true;
 	}
 

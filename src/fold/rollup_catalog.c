@@ -31,6 +31,7 @@
 
 #include "core/catalog.h"
 #include "core/compat.h"
+#include "core/invalidation.h"
 #include "core/spi.h"
 #include "fold/projection.h"
 #include "fold/rollup.h"
@@ -228,7 +229,7 @@ make_plans(void)
 	ctl.keysize = 2 * sizeof(Oid);
 	ctl.entrysize = sizeof(RollupPlan);
 	plans = hash_create("behavior rollups", 32, &ctl, HASH_ELEM | HASH_BLOBS);
-	CacheRegisterRelcacheCallback(forget_relation, (Datum) 0);
+	invalidation_call(forget_relation);
 	CacheRegisterSyscacheCallback(PROCOID, forget_all, (Datum) 0);
 	CacheRegisterSyscacheCallback(OPEROID, forget_all, (Datum) 0);
 	CacheRegisterSyscacheCallback(TYPEOID, forget_all, (Datum) 0);

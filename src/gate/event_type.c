@@ -23,6 +23,7 @@
 #include "utils/snapmgr.h"
 
 #include "core/catalog.h"
+#include "core/invalidation.h"
 #include "gate/event_type.h"
 #include "gate/json_schema.h"
 
@@ -133,7 +134,7 @@ load_types(void)
 
 	if (!callback_registered)
 	{
-		CacheRegisterRelcacheCallback(on_relcache_inval, (Datum) 0);
+		invalidation_call(on_relcache_inval);
 		callback_registered = true;
 	}
 	types_relid = behavior_relid(REL_EVENT_TYPE);

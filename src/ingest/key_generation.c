@@ -49,6 +49,7 @@
 
 #include "core/catalog.h"
 #include "core/instance.h"
+#include "core/invalidation.h"
 #include "core/lock.h"
 #include "core/spi.h"
 #include "ingest/key_generation.h"
@@ -208,7 +209,7 @@ key_generation_known(int *count)
 	{
 		known.context =
 			AllocSetContextCreate(TopMemoryContext, "generations of keys", ALLOCSET_SMALL_SIZES);
-		CacheRegisterRelcacheCallback(on_relcache_inval, (Datum) 0);
+		invalidation_call(on_relcache_inval);
 	}
 	AcceptInvalidationMessages();
 	if (!known.valid)

@@ -41,6 +41,7 @@
 
 #include "core/catalog.h"
 #include "core/guc.h"
+#include "core/invalidation.h"
 #include "core/table_row.h"
 #include "log/batch.h"
 
@@ -145,7 +146,7 @@ make_cache(void)
 		RegisterXactCallback(on_xact, NULL);
 		RegisterSubXactCallback(on_subxact, NULL);
 		CacheRegisterSyscacheCallback(AUTHOID, on_role_inval, (Datum) 0);
-		CacheRegisterRelcacheCallback(on_relcache_inval, (Datum) 0);
+		invalidation_call(on_relcache_inval);
 		callbacks_registered = true;
 	}
 	ctl.keysize = sizeof(SenderKey);

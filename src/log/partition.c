@@ -40,6 +40,7 @@
 
 #include "core/catalog.h"
 #include "core/compat.h"
+#include "core/invalidation.h"
 #include "log/log_row.h"
 #include "log/partition.h"
 #include "log/partition_make.h"
@@ -186,7 +187,7 @@ ensure_cache(void)
 
 		if (!callbacks_registered)
 		{
-			CacheRegisterRelcacheCallback(on_relcache_inval, (Datum) 0);
+			invalidation_call(on_relcache_inval);
 			RegisterXactCallback(on_xact, NULL);
 			RegisterSubXactCallback(on_subxact, NULL);
 			cache.context = AllocSetContextCreate(TopMemoryContext, "partitions of behavior.log",

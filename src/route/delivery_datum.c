@@ -14,7 +14,6 @@
 #include "fmgr.h"
 #include "funcapi.h"
 #include "utils/builtins.h"
-#include "utils/inval.h"
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
 #include "utils/rel.h"
@@ -24,6 +23,7 @@
 
 #include "core/catalog.h"
 #include "core/compat.h"
+#include "core/invalidation.h"
 #include "fold/tick.h"
 #include "log/log_row.h"
 #include "route/delivery_internal.h"
@@ -100,7 +100,7 @@ find_shape(void)
 		return;
 	if (!registered)
 	{
-		CacheRegisterRelcacheCallback(on_relcache_inval, (Datum) 0);
+		invalidation_call(on_relcache_inval);
 		registered = true;
 	}
 	if (shape_context == NULL)
