@@ -38,6 +38,7 @@
 #include "fold/projection.h"
 #include "route/delivery_internal.h"
 
+#define KNOWN_FROM		  100 /* events consumed: see Known */
 #define BROKEN_REST_LEAST USECS_PER_SEC
 #define BROKEN_REST_MOST  (5 * USECS_PER_MINUTE)
 
@@ -63,7 +64,8 @@ window_is_over(const Subscription *subscription, const SubscriptionProgress *pro
 		progress->poison > 0)
 		return true;
 	snapshot = RegisterSnapshot(GetLatestSnapshot());
-	waiting = queue_waiting(subscription, progress, snapshot, subscription->batch_size, &oldest);
+	waiting =
+		queue_waiting(subscription->id, progress, snapshot, subscription->batch_size, &oldest);
 	UnregisterSnapshot(snapshot);
 	if (waiting == 0 || waiting >= subscription->batch_size ||
 		now - oldest >= subscription->batch_window)
@@ -269,32 +271,33 @@ add_ids(List *ids, List *more)
 }
 
 /*
- * Subscriptions that have something queued, ascending: one look into the index for each.
+ * Subscriptions between two ids that have something queued, ascending: one look into the index for
+ * each.  It walks over all that was consumed and that an old snapshot holds back.
  */
 static List *
-with_queue(Snapshot snapshot)
+with_queue(int64 after, int64 before, Snapshot snapshot)
 {
 	Relation rel = table_open(behavior_relid(REL_DELIVERY_CHUNK), AccessShareLock);
 	Relation index = index_open(behavior_relid(REL_DELIVERY_CHUNK_PKEY), AccessShareLock);
 	List *ids = NIL;
-	int64 last = 0;
 
 	for (;;)
 	{
-		ScanKeyData key;
+		ScanKeyData keys[2];
 		SysScanDesc scan;
 		HeapTuple tuple;
 		int64 *id = NULL;
 
-		ScanKeyInit(&key, 1, BTGreaterStrategyNumber, F_INT8GT, Int64GetDatum(last));
-		scan = systable_beginscan_ordered(rel, index, snapshot, 1, &key);
+		ScanKeyInit(&keys[0], 1, BTGreaterStrategyNumber, F_INT8GT, Int64GetDatum(after));
+		ScanKeyInit(&keys[1], 1, BTLessStrategyNumber, F_INT8LT, Int64GetDatum(before));
+		scan = systable_beginscan_ordered(rel, index, snapshot, 2, keys);
 		tuple = systable_getnext_ordered(scan, ForwardScanDirection);
 		if (HeapTupleIsValid(tuple))
 		{
 			bool isnull;
 
 			id = palloc(sizeof(int64));
-			*id = last = DatumGetInt64(heap_getattr(tuple, 1, RelationGetDescr(rel), &isnull));
+			*id = after = DatumGetInt64(heap_getattr(tuple, 1, RelationGetDescr(rel), &isnull));
 			ids = lappend(ids, id);
 		}
 		systable_endscan_ordered(scan);
@@ -304,6 +307,105 @@ with_queue(Snapshot snapshot)
 	index_close(index, AccessShareLock);
 	table_close(rel, AccessShareLock);
 	return ids;
+}
+
+/*
+ * Subscriptions that this backend has seen, ascending: of those it looks only where their progress
+ * says that something might be.  Not those that have consumed little: a look at each costs as much
+ * as to walk over some thirty rows that have gone.
+ */
+typedef struct Known
+{
+	int64 id;
+	bool push; /* has a handler, which never changes */
+} Known;
+
+static Known *known = NULL;
+static int known_count = 0;
+static int known_room = 0;
+
+static void
+remember(const Subscription *subscription, const SubscriptionProgress *progress)
+{
+	int64 id = subscription->id;
+	int place = known_count;
+
+	if (subscription->handler != NULL && progress->consumed < KNOWN_FROM)
+		return;
+	/* What this transaction has done itself may be rolled back. */
+	if (TransactionIdIsValid(GetTopTransactionIdIfAny()))
+		return;
+	while (place > 0 && known[place - 1].id > id)
+		place--;
+	if (place > 0 && known[place - 1].id == id)
+		return;
+	if (known_count == known_room)
+	{
+		int room = Max(16, known_room * 2);
+
+		if (known == NULL)
+			known = MemoryContextAlloc(TopMemoryContext, sizeof(Known) * room);
+		else
+			known = repalloc(known, sizeof(Known) * room);
+		known_room = room;
+	}
+	memmove(&known[place + 1], &known[place], sizeof(Known) * (known_count - place));
+	known[place].id = id;
+	known[place].push = subscription->handler != NULL;
+	known_count++;
+}
+
+/* Subscriptions that have something queued or waiting, ascending; *queued: the first kind. */
+static List *
+with_something(Snapshot snapshot, List **queued)
+{
+	static Oid relid = InvalidOid; /* what "known" is about: ids begin anew with it */
+	List *waiting = NIL;
+	int64 last = 0;
+
+	*queued = NIL;
+	if (relid != behavior_relid(REL_SUBSCRIPTION))
+	{
+		ListCell *lc;
+
+		known_count = 0;
+		foreach (lc, subscription_list(snapshot))
+		{
+			Subscription *subscription = lfirst(lc);
+			SubscriptionProgress progress;
+
+			subscription_progress_read(subscription->id, snapshot, &progress);
+			remember(subscription, &progress);
+		}
+		relid = behavior_relid(REL_SUBSCRIPTION);
+	}
+	for (int i = 0; i <= known_count; i++)
+	{
+		int64 until = i < known_count ? known[i].id : PG_INT64_MAX;
+		SubscriptionProgress progress;
+		TimestampTz oldest;
+		int64 *id;
+
+		if (until - last > 1)
+		{
+			*queued = list_concat(*queued, with_queue(last, until, snapshot));
+			waiting = list_concat(waiting, delivery_row_subscriptions(last, until, snapshot));
+		}
+		last = until;
+		if (i == known_count || !known[i].push)
+			continue;
+		subscription_progress_read(until, snapshot, &progress);
+		if (progress.step == 0)
+			continue; /* dropped */
+		id = palloc(sizeof(int64));
+		*id = until;
+		if (queue_waiting(until, &progress, snapshot, 1, &oldest) > 0)
+			*queued = lappend(*queued, id);
+		/* Consumed is what has been delivered, is a dead letter, or waits. */
+		if (progress.consumed != progress.delivered + progress.dead_letters)
+			waiting = lappend(waiting, id);
+	}
+	return add_ids(*queued, waiting);
 }
 
 /*
@@ -404,9 +506,12 @@ is_due(int64 id, bool queued, bool broken, Snapshot snapshot, TimestampTz *next_
 	TimestampTz next = PG_INT64_MAX;
 	TimestampTz held;
 
-	if (subscription == NULL || subscription->handler == NULL || subscription->paused)
+	if (subscription == NULL)
 		return false;
 	subscription_progress_read(id, snapshot, &progress);
+	remember(subscription, &progress);
+	if (subscription->handler == NULL || subscription->paused)
+		return false;
 	if (rests_broken(&progress, now) && !broken)
 	{
 		*next_due = Min(*next_due, progress.resume_at);
@@ -424,7 +529,9 @@ is_due(int64 id, bool queued, bool broken, Snapshot snapshot, TimestampTz *next_
 			return true;
 		if (progress.replaying && subscription->joined_tick >= 0)
 			return true;
-		held = delivery_rows_next_due(id, DELIVERY_HELD, 0, snapshot);
+		/* None that is held lies below the watermark. */
+		held = delivery_rows_next_due(id, DELIVERY_HELD,
+									  subscription->ordered ? progress.watermark : 0, snapshot);
 		if (held < DT_NOEND &&
 			(!subscription->ordered || delivery_held_ready(subscription, &progress, &next)))
 			return true;
@@ -445,8 +552,7 @@ list_due(bool broken, TimestampTz *next_due)
 
 	PushActiveSnapshot(GetLatestSnapshot());
 	snapshot = GetActiveSnapshot();
-	queued = with_queue(snapshot);
-	ids = add_ids(add_ids(queued, delivery_row_subscriptions(snapshot)), with_replay(snapshot));
+	ids = add_ids(with_something(snapshot, &queued), with_replay(snapshot));
 	*next_due = PG_INT64_MAX;
 	foreach (lc, ids)
 	{

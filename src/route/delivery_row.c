@@ -404,30 +404,31 @@ delivery_row_compare(const DeliveryRow *a, const DeliveryRow *b)
 }
 
 List *
-delivery_row_subscriptions(Snapshot snapshot)
+delivery_row_subscriptions(int64 after, int64 before, Snapshot snapshot)
 {
 	List *ids = NIL;
-	int64 last = 0;
 
 	for (;;)
 	{
 		RowScan scan;
-		ScanKeyData key;
+		ScanKeyData keys[2];
 		HeapTuple tuple;
 		int64 *id;
 		bool isnull;
 
-		key_int8(&key, ROW_SUBSCRIPTION_ID, BTGreaterStrategyNumber, last);
-		scan_begin(&scan, REL_DELIVERY_DUE, AccessShareLock, snapshot, 1, &key);
+		key_int8(&keys[0], ROW_SUBSCRIPTION_ID, BTGreaterStrategyNumber, after);
+		ScanKeyInit(&keys[1], ROW_SUBSCRIPTION_ID, BTLessStrategyNumber, F_INT8LT,
+					Int64GetDatum(before));
+		scan_begin(&scan, REL_DELIVERY_DUE, AccessShareLock, snapshot, 2, keys);
 		tuple = scan_next(&scan);
 		if (HeapTupleIsValid(tuple))
-			last = DatumGetInt64(
+			after = DatumGetInt64(
 				heap_getattr(tuple, ROW_SUBSCRIPTION_ID, RelationGetDescr(scan.rel), &isnull));
 		scan_end(&scan);
 		if (!HeapTupleIsValid(tuple))
 			return ids;
 		id = palloc(sizeof(int64));
-		*id = last;
+		*id = after;
 		ids = lappend(ids, id);
 	}
 }

@@ -83,7 +83,8 @@ extern bool delivery_row_of_actor(const DeliveryRow *row, char state, DeliveryRo
 /* In the order of events: < 0 when a comes first. */
 extern int delivery_row_compare(const DeliveryRow *a, const DeliveryRow *b);
 
-/* Subscriptions that have a row, ascending; a list of int64 *.  Without any lock. */
-extern List *delivery_row_subscriptions(Snapshot snapshot);
+/* Subscriptions between two ids that have a row, ascending; a list of int64 *.  Without any lock.
+ */
+extern List *delivery_row_subscriptions(int64 after, int64 before, Snapshot snapshot);
 
 #endif

@@ -263,8 +263,8 @@ queue_pass(const Subscription *subscription, SubscriptionProgress *progress,
 }
 
 int64
-queue_waiting(const Subscription *subscription, const SubscriptionProgress *progress,
-			  Snapshot snapshot, int64 limit, TimestampTz *oldest)
+queue_waiting(int64 subscription_id, const SubscriptionProgress *progress, Snapshot snapshot,
+			  int64 limit, TimestampTz *oldest)
 {
 	int64 waiting = 0;
 
@@ -275,11 +275,11 @@ queue_waiting(const Subscription *subscription, const SubscriptionProgress *prog
 		Chunk first;
 		Chunk last;
 
-		chunk_scan_begin(&scan, subscription->id, part == 1, start, snapshot, AccessShareLock);
+		chunk_scan_begin(&scan, subscription_id, part == 1, start, snapshot, AccessShareLock);
 		if (chunk_scan_next(&scan, ForwardScanDirection, &first))
 		{
 			chunk_scan_end(&scan, AccessShareLock);
-			chunk_scan_begin(&scan, subscription->id, part == 1, start, snapshot, AccessShareLock);
+			chunk_scan_begin(&scan, subscription_id, part == 1, start, snapshot, AccessShareLock);
 			(void) chunk_scan_next(&scan, BackwardScanDirection, &last);
 			if (waiting == 0)
 				*oldest = first.queued_at;

@@ -72,7 +72,7 @@ extern void queue_pass(const Subscription *subscription, SubscriptionProgress *p
 
 /* Events waiting from the position on: counted up to "limit"; *oldest: when the first of them was
  * queued. */
-extern int64 queue_waiting(const Subscription *subscription, const SubscriptionProgress *progress,
+extern int64 queue_waiting(int64 subscription_id, const SubscriptionProgress *progress,
 						   Snapshot snapshot, int64 limit, TimestampTz *oldest);
 
 /* Fetches the events, in the current context, without pointers to toast. */
