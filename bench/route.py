@@ -275,9 +275,10 @@ def budgets(rows):
     one, many = some(rows, "routing", "1"), some(rows, "routing", "1000")
     if one and many:
         kind = "over_instructions_per_event" if one[0]["over_instructions_per_event"] else "over_cpu_us_per_event"
+        unit, digits = ("instructions", 0) if kind == "over_instructions_per_event" else ("µs", 2)
         times = ratio(many[0][kind], one[0][kind])
         out.append({"name": "route-many", "measured": "%s times" % text(times, 1), "met": None if times is None else times <= 10,
-                    "note": "%s µs and %s µs an event" % (text(one[0]["over_cpu_us_per_event"], 2), text(many[0]["over_cpu_us_per_event"], 2))})
+                    "note": "%s and %s %s an event" % (text(many[0][kind], digits), text(one[0][kind], digits), unit)})
     best = [row for row in some(rows, "delivery", "subscription") if row["batch_size"] == max(BATCH_SIZES)]
     for row in best:
         out.append({"name": "deliver", "measured": text(row["ratio"], 2), "met": row["ratio"] >= 1,
