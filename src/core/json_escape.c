@@ -7,23 +7,12 @@
 #include "mb/pg_wchar.h"
 
 #include "core/json_escape.h"
+#include "core/scan.h"
 
 static const JsonFlaw flaw_null_character = {REASON_UNSTORABLE,
 											 "\\u0000 cannot be kept in a text value"};
 static const JsonFlaw flaw_surrogate = {
 	REASON_UNSTORABLE, "a Unicode high surrogate must precede a low one, and nothing else"};
-
-static inline int
-hex_digit(char c)
-{
-	if (c >= '0' && c <= '9')
-		return c - '0';
-	if (c >= 'a' && c <= 'f')
-		return c - 'a' + 10;
-	if (c >= 'A' && c <= 'F')
-		return c - 'A' + 10;
-	return -1;
-}
 
 const char *
 json_unescape(const char *from, const char *to, char *out, int *length, const JsonFlaw **flaw)

@@ -1,6 +1,6 @@
 /*
  * scan.h
- *		Finding bytes in text, sixteen at a time where the processor can.
+ *		Finding bytes in text, sixteen at a time where the processor can; hexadecimal digits.
  */
 #ifndef BEHAVIOR_SCAN_H
 #define BEHAVIOR_SCAN_H
@@ -99,6 +99,19 @@ scan_json_run(const char *from, const char *end, bool *high)
 		from++;
 	}
 	return from;
+}
+
+/* What a hexadecimal digit is worth; -1 when it is none. */
+static inline int
+hex_digit(char c)
+{
+	if (c >= '0' && c <= '9')
+		return c - '0';
+	if (c >= 'a' && c <= 'f')
+		return c - 'a' + 10;
+	if (c >= 'A' && c <= 'F')
+		return c - 'A' + 10;
+	return -1;
 }
 
 #endif

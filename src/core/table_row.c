@@ -4,9 +4,14 @@
  */
 #include "postgres.h"
 
+#include "access/genam.h"
 #include "access/heapam.h"
+#include "access/table.h"
 #include "access/xact.h"
 #include "executor/executor.h"
+#include "storage/bufmgr.h"
+#include "utils/rel.h"
+#include "utils/snapmgr.h"
 
 #include "core/compat.h"
 #include "core/table_row.h"
@@ -92,4 +97,23 @@ table_rows_insert(Relation rel, TupleTableSlot **slots, int n, CatalogIndexState
 		if (should_free)
 			heap_freetuple(tuple);
 	}
+}
+
+bool
+table_has_rows(Oid relid)
+{
+	Relation rel = table_open(relid, AccessShareLock);
+	bool any = false;
+
+	if (RelationGetNumberOfBlocks(rel) > 0)
+	{
+		Snapshot snapshot = RegisterSnapshot(GetLatestSnapshot());
+		SysScanDesc scan = systable_beginscan(rel, InvalidOid, false, snapshot, 0, NULL);
+
+		any = HeapTupleIsValid(systable_getnext(scan));
+		systable_endscan(scan);
+		UnregisterSnapshot(snapshot);
+	}
+	table_close(rel, AccessShareLock);
+	return any;
 }

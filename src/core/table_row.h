@@ -20,4 +20,7 @@ table_row_update(Relation rel, ItemPointer tid, HeapTuple tuple, CatalogIndexSta
 extern void
 table_rows_insert(Relation rel, TupleTableSlot **slots, int n, CatalogIndexState indexes);
 
+/* Does the latest snapshot see a row?  Cheap where the table is empty. */
+extern bool table_has_rows(Oid relid);
+
 #endif

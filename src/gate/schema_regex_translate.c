@@ -142,7 +142,7 @@ take_hex(Translation *translation, int at_least, int at_most, uint32 *code)
 	return digits >= at_least;
 }
 
-/* Behind \u: XXXX, a pair of surrogates, or {X…}. */
+/* Behind \u: four hexadecimal digits, a pair of surrogates, or digits in braces. */
 static bool
 take_unicode(Translation *translation, uint32 *code)
 {

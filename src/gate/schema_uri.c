@@ -8,6 +8,7 @@
 
 #include "lib/stringinfo.h"
 
+#include "core/scan.h"
 #include "gate/schema_uri.h"
 
 /* A part that is not there has start NULL; the path is always there. */
@@ -191,18 +192,6 @@ schema_uri_resolve(const char *base_text, const char *reference_text)
 		appendBinaryStringInfo(&result, query.start, query.length);
 	}
 	return result.data;
-}
-
-static int
-hex_digit(char c)
-{
-	if (c >= '0' && c <= '9')
-		return c - '0';
-	if (c >= 'a' && c <= 'f')
-		return c - 'a' + 10;
-	if (c >= 'A' && c <= 'F')
-		return c - 'A' + 10;
-	return -1;
 }
 
 char *

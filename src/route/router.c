@@ -33,7 +33,6 @@
 #include "common/hashfn.h"
 #include "executor/spi.h"
 #include "miscadmin.h"
-#include "storage/bufmgr.h"
 #include "utils/builtins.h"
 #include "utils/fmgroids.h"
 #include "utils/fmgrprotos.h"
@@ -254,23 +253,7 @@ delete_leftovers(void)
 static bool
 routing_needed(void)
 {
-	Relation rel;
-	bool left = false;
-
-	if (subscription_any())
-		return true;
-	rel = table_open(behavior_relid(REL_DELIVERY_CHUNK), AccessShareLock);
-	if (RelationGetNumberOfBlocks(rel) > 0)
-	{
-		Snapshot snapshot = RegisterSnapshot(GetLatestSnapshot());
-		SysScanDesc scan = systable_beginscan(rel, InvalidOid, false, snapshot, 0, NULL);
-
-		left = HeapTupleIsValid(systable_getnext(scan));
-		systable_endscan(scan);
-		UnregisterSnapshot(snapshot);
-	}
-	table_close(rel, AccessShareLock);
-	return left;
+	return subscription_any() || table_has_rows(behavior_relid(REL_DELIVERY_CHUNK));
 }
 
 /* The tick routed up to, and where its row is; -1: there is none. */

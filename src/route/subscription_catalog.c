@@ -13,7 +13,6 @@
 #include "catalog/pg_collation.h"
 #include "catalog/pg_type.h"
 #include "miscadmin.h"
-#include "storage/bufmgr.h"
 #include "utils/acl.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
@@ -25,6 +24,7 @@
 #include "core/catalog.h"
 #include "core/compat.h"
 #include "core/lock.h"
+#include "core/table_row.h"
 #include "route/subscription.h"
 
 /* Columns of behavior._subscription. */
@@ -226,20 +226,7 @@ subscription_of_caller(const char *name, Snapshot snapshot)
 bool
 subscription_any(void)
 {
-	Relation rel = table_open(behavior_relid(REL_SUBSCRIPTION), AccessShareLock);
-	bool any = false;
-
-	if (RelationGetNumberOfBlocks(rel) > 0)
-	{
-		Snapshot snapshot = RegisterSnapshot(GetLatestSnapshot());
-		SysScanDesc scan = systable_beginscan(rel, InvalidOid, false, snapshot, 0, NULL);
-
-		any = HeapTupleIsValid(systable_getnext(scan));
-		systable_endscan(scan);
-		UnregisterSnapshot(snapshot);
-	}
-	table_close(rel, AccessShareLock);
-	return any;
+	return table_has_rows(behavior_relid(REL_SUBSCRIPTION));
 }
 
 static uint16
