@@ -74,10 +74,14 @@ def load(folder, name):
 
 
 def merge(folder, part, entry, full, only=None):
-    """Replaces a part's results; with "only" the rows of these curves or cases, and the others stay."""
+    """Replaces a part's results; with "only" the rows of these curves or cases, and the others stay with the runs that made them."""
     name = SIZES[bool(full)][0]
     results = load(folder, name)
+    this = {key: entry[key] for key in ("date", "seconds", "load_average", "load_average_after")}
+    entry["runs"] = [dict(this, only=sorted(only or ()), commit=entry["machine"]["commit"])]
     if only:
+        earlier = results["parts"].get(part, {}).get("runs") or []
+        entry["runs"] = [run for run in earlier if not set(run["only"]) <= set(only) or not run["only"]] + entry["runs"]
         entry["rows"] = [row for row in rows_of(results, part) if row.get("dimension", row.get("case")) not in only] + entry["rows"]
     results["parts"][part] = entry
     replace(folder, name, json.dumps(results, indent=1, ensure_ascii=False) + "\n")
@@ -139,16 +143,22 @@ def budgets_table(all_results):
     return table(head, lines)
 
 
+def runs_of(entry):
+    """When a part was measured: once, or some of its curves or cases at a time."""
+    return entry.get("runs") or [dict(entry, only=[], commit=entry["machine"]["commit"])]
+
+
 def runs_table(all_results):
     lines = []
     for (_, size), results in zip(SIZES, all_results):
         entries = [results["parts"][name] for name, _ in known_parts() if name in results["parts"]]
-        for entry in entries:
-            lines.append(["%s, %s" % (entry["title"], size), entry["date"], duration(entry["seconds"]),
-                          "%.1f / %.1f" % (entry["load_average"], entry["load_average_after"]),
-                          entry["machine"]["commit"]])
-        if len(entries) > 1:
-            lines.append(["all of %s" % size, "", duration(sum(entry["seconds"] for entry in entries)), "", ""])
+        runs = [(entry["title"], run) for entry in entries for run in runs_of(entry)]
+        for title, run in runs:
+            what = ": " + ", ".join(run["only"]) if run["only"] else ""
+            lines.append(["%s%s, %s" % (title, what, size), run["date"], duration(run["seconds"]),
+                          "%.1f / %.1f" % (run["load_average"], run["load_average_after"]), run["commit"]])
+        if len(runs) > 1:
+            lines.append(["all of %s" % size, "", duration(sum(run["seconds"] for _, run in runs)), "", ""])
     return table(["part", "begun", "took", "load average before / after", "commit"], lines) if lines else ""
 
 
