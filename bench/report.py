@@ -11,7 +11,7 @@ import subprocess
 import sys
 
 import picture
-from common import BUDGETS, HERE, REPOSITORY, say
+from common import BUDGETS, HERE, REPOSITORY, say, text
 from measure import Instructions
 
 SIZES = (("results.json", "default size"), ("results-full.json", "full size"))
@@ -156,7 +156,7 @@ def runs_table(all_results):
         for title, run in runs:
             what = ": " + ", ".join(run["only"]) if run["only"] else ""
             lines.append(["%s%s, %s" % (title, what, size), run["date"], duration(run["seconds"]),
-                          "%.1f / %.1f" % (run["load_average"], run["load_average_after"]), run["commit"]])
+                          "%s / %s" % (text(run["load_average"], 1), text(run["load_average_after"], 1)), run["commit"]])
         if len(runs) > 1:
             lines.append(["all of %s" % size, "", duration(sum(run["seconds"] for _, run in runs)), "", ""])
     return table(["part", "begun", "took", "load average before / after", "commit"], lines) if lines else ""
