@@ -37,8 +37,9 @@
 
 typedef enum StepResult
 {
-	STEP_DONE, /* nothing left to fold, or not ours to fold now */
+	STEP_DONE, /* nothing left to fold */
 	STEP_MORE,
+	STEP_BUSY, /* somebody else has its lock, or it is not there any more */
 	STEP_FAILED
 } StepResult;
 
@@ -160,7 +161,7 @@ fold_step(Fold *fold, int64 tick, bool wait)
 	failed =
 		run_int64(wait ? lock_waiting : lock_skipping, SPI_OK_SELECT, 1, types, values, &isnull);
 	if (isnull)
-		return STEP_DONE;
+		return wait ? STEP_DONE : STEP_BUSY;
 	/* Under the lock, and not before: what others have advanced until now is seen. */
 	snapshot = RegisterSnapshot(GetLatestSnapshot());
 	projection_progress_read(fold->name, snapshot, &row);
@@ -306,26 +307,40 @@ next_fold(List *folds)
 	return next;
 }
 
+/*
+ * Who waits takes first what nobody else is folding, so that a worker and those that call tick()
+ * share the work; not in a transaction block, where locks are kept and two could wait for each other.
+ */
 static void
 fold_all(int64 tick, bool own_transactions, bool wait, MemoryContext context)
 {
 	List *folds = lagging(tick, wait);
+	List *busy = NIL;
 
 	if (own_transactions)
 		next_transaction();
-	while (folds != NIL)
+	while (folds != NIL || busy != NIL)
 	{
-		Fold *fold = next_fold(folds);
+		bool only_busy = folds == NIL;
 		StepResult result;
+		Fold *fold;
 
 		CHECK_FOR_INTERRUPTS();
 		MemoryContextSwitchTo(context);
-		result = fold_step_guarded(fold, tick, wait);
+		if (only_busy)
+		{
+			folds = busy;
+			busy = NIL;
+		}
+		fold = next_fold(folds);
+		result = fold_step_guarded(fold, tick, wait && (only_busy || !own_transactions));
 		if (own_transactions)
 			next_transaction();
 		MemoryContextSwitchTo(context);
 		if (result != STEP_MORE)
 			folds = list_delete_ptr(folds, fold);
+		if (result == STEP_BUSY && wait)
+			busy = lappend(busy, fold);
 	}
 }
 
