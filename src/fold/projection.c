@@ -309,7 +309,8 @@ next_fold(List *folds)
 
 /*
  * Who waits takes first what nobody else is folding, so that a worker and those that call tick()
- * share the work; not in a transaction block, where locks are kept and two could wait for each other.
+ * share the work; not in a transaction block, where locks are kept and two could wait for each
+ * other.
  */
 static void
 fold_all(int64 tick, bool own_transactions, bool wait, MemoryContext context)
