@@ -11,9 +11,10 @@
  *	final	the query's own select list over keys and finished aggregates a_1..p
  *
  * Files: rollup_query.c (what a query means), rollup_refuse.c (what it may not
- * say, and what to say instead), rollup_sql.c (texts), rollup_catalog.c (rows and
- * cached plans), rollup_key.c (hash of the keys), rollup_define.c (create, alter, drop),
- * rollup_fold.c, rollup_tail.c, rollup_build.c, rollup_swap.c, rollup_adopt.c, rollup_verify.c.
+ * say), rollup_replace.c (what to say instead), rollup_shown.c (expressions in messages),
+ * rollup_sql.c (texts), rollup_catalog.c (rows and cached plans), rollup_key.c (hash of the keys),
+ * rollup_define.c (create, alter, drop), rollup_fold.c, rollup_tail.c, rollup_build.c,
+ * rollup_swap.c, rollup_adopt.c, rollup_verify.c.
  *
  * Locks: projection row, then the row in behavior._rollup, then the rollup's
  * relations.  Who builds beside holds only the row in _rollup until the swap.
@@ -122,6 +123,12 @@ extern bool rollup_aggregate_kind(Aggref *aggref, RollupMerge *merge, bool *is_a
 
 /* rollup_refuse.c: raises 0A000 with the replacement for what a rollup cannot keep. */
 extern void rollup_check(Query *query);
+
+/* rollup_replace.c: a hint on what to write instead of an expression that is not immutable. */
+extern char *rollup_replacement(Node *node, List *dpcontext);
+
+/* rollup_shown.c: an expression the way the caller might have written it. */
+extern char *rollup_shown(Node *expression, List *dpcontext);
 
 /* rollup_sql.c */
 extern char *rollup_partial_sql(const RollupShape *shape, const char *from);
