@@ -9,8 +9,6 @@
 #include "postgres.h"
 
 #include "miscadmin.h"
-#include "postmaster/bgworker.h"
-#include "utils/memutils.h"
 
 #include "core/guc.h"
 #include "core/transaction.h"
@@ -29,43 +27,11 @@ delivery_workers_reserved(const List *reserved)
 static void
 start_worker(int64 reserved)
 {
-	static WorkerTicket ticket;
-	static BackgroundWorkerHandle *handle = NULL;
-	static bool warned = false;
-	MemoryContext old_context;
-	pid_t pid;
+	static WorkerStart start = {WORKER_DELIVERY, "behavior_delivery_main", DELIVERY_TYPE,
+								"a delivery worker", "subscriptions wait"};
 
-	if (handle != NULL)
-	{
-		BgwHandleStatus status = GetBackgroundWorkerPid(handle, &pid);
-
-		if (status == BGWH_NOT_YET_STARTED)
-			return;
-		if (status == BGWH_STOPPED)
-			(void) worker_unclaim(&ticket);
-		pfree(handle);
-		handle = NULL;
-	}
-
-	old_context = MemoryContextSwitchTo(TopMemoryContext);
-	if (worker_register(WORKER_DELIVERY, MyDatabaseId, "behavior_delivery_main", DELIVERY_TYPE,
-						reserved, &ticket, &handle))
-		warned = false;
-	else
-	{
-		handle = NULL;
-		if (!warned)
-			ereport(
-				WARNING,
-				(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
-				 errmsg("could not start a delivery worker"),
-				 errdetail(
-					 "All %d background worker slots are in use; until one is free, subscriptions wait.",
-					 max_worker_processes),
-				 errhint("Increase max_worker_processes.")));
-		warned = true;
-	}
-	MemoryContextSwitchTo(old_context);
+	if (worker_start_ready(&start))
+		worker_start(&start, reserved);
 }
 
 void

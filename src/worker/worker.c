@@ -199,50 +199,17 @@ next_beat(TimestampTz now)
 	return (now / interval + 1) * interval;
 }
 
-/* Starts maintenance workers as far as allowed; forgets those that have ended. */
+/* Starts a maintenance worker as far as allowed. */
 static void
 start_maintenance(void)
 {
-	static WorkerTicket ticket;
-	static BackgroundWorkerHandle *handle = NULL;
-	static bool warned = false;
-	MemoryContext old_context;
-	pid_t pid;
+	static WorkerStart start = {WORKER_MAINTENANCE, "behavior_maintenance_main", MAINTENANCE_TYPE,
+								"a maintenance worker",
+								"no view is refreshed and no projection built"};
 
-	/* One at a time: the next is started when this one has come and there still is work. */
-	if (handle != NULL)
-	{
-		BgwHandleStatus status = GetBackgroundWorkerPid(handle, &pid);
-
-		if (status == BGWH_NOT_YET_STARTED)
-			return;
-		if (status == BGWH_STOPPED)
-			(void) worker_unclaim(&ticket);
-		pfree(handle);
-		handle = NULL;
-	}
-	if (worker_count(WORKER_MAINTENANCE, MyDatabaseId) >= behavior_maintenance_workers)
-		return;
-
-	old_context = MemoryContextSwitchTo(TopMemoryContext);
-	if (worker_register(WORKER_MAINTENANCE, MyDatabaseId, "behavior_maintenance_main",
-						MAINTENANCE_TYPE, 0, &ticket, &handle))
-		warned = false;
-	else
-	{
-		handle = NULL;
-		if (!warned)
-			ereport(
-				WARNING,
-				(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
-				 errmsg("could not start a maintenance worker"),
-				 errdetail(
-					 "All %d background worker slots are in use; until one is free no view is refreshed and no projection built.",
-					 max_worker_processes),
-				 errhint("Increase max_worker_processes.")));
-		warned = true;
-	}
-	MemoryContextSwitchTo(old_context);
+	if (worker_start_ready(&start) &&
+		worker_count(WORKER_MAINTENANCE, MyDatabaseId) < behavior_maintenance_workers)
+		worker_start(&start, 0);
 }
 
 /* When the next tick may be cut for subscriptions, one having been cut now. */

@@ -42,6 +42,30 @@ extern bool process_wait(long timeout);
 /* Is the extension (still) here?  With no transaction open. */
 extern bool process_extension_there(void);
 
+/*
+ * Starting workers that come when there is work (start.c), by the database's worker: one at a time,
+ * the next when that one has come and there still is work.
+ *
+ * worker_start_ready(): is none on its way?  Ask it before counting: it gives back the entry of one
+ * that never came.  worker_start(): starts one; when there is no slot for it, a WARNING the first
+ * time.  reserved: the subscription that a delivery worker is for, else 0.
+ */
+typedef struct WorkerStart
+{
+	WorkerKind kind;
+	const char *function;  /* its main function */
+	const char *name;	   /* its type, for pg_stat_activity */
+	const char *label;	   /* in messages */
+	const char *otherwise; /* what it means that there is none */
+
+	WorkerTicket ticket;
+	BackgroundWorkerHandle *handle; /* of the one on its way, NULL: none is */
+	bool warned;
+} WorkerStart;
+
+extern bool worker_start_ready(WorkerStart *start);
+extern void worker_start(WorkerStart *start, int64 reserved);
+
 typedef enum TurnResult
 {
 	TURN_DONE,
