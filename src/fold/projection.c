@@ -23,7 +23,6 @@
 #include "utils/acl.h"
 #include "utils/builtins.h"
 #include "utils/memutils.h"
-#include "utils/resowner.h"
 #include "utils/snapmgr.h"
 
 #include "core/catalog.h"
@@ -186,14 +185,6 @@ fold_step(Fold *fold, int64 tick, bool wait)
 	return upto < tick ? STEP_MORE : STEP_DONE;
 }
 
-/* Errors that are not the projection's: the statement itself is to end. */
-bool
-projection_error_ends_statement(int sqlstate)
-{
-	return sqlstate == ERRCODE_QUERY_CANCELED || sqlstate == ERRCODE_ADMIN_SHUTDOWN ||
-		   sqlstate == ERRCODE_CRASH_SHUTDOWN || sqlstate == ERRCODE_IDLE_SESSION_TIMEOUT;
-}
-
 /* Reports that a projection failed, and notes it with the projection. */
 void
 projection_failed(const char *name, bool folding, const ErrorData *edata)
@@ -203,54 +194,40 @@ projection_failed(const char *name, bool folding, const ErrorData *edata)
 					   BoolGetDatum(folding)};
 	bool isnull;
 
-	ereport(
-		WARNING,
-		(errcode(edata->sqlerrcode),
-		 errmsg("projection \"%s\" could not be %s: %s", name, folding ? "folded" : "built",
-				edata->message),
-		 edata->detail ? errdetail("%s", edata->detail) : 0,
-		 edata->context ? errcontext("%s", edata->context) : 0,
-		 errhint(
-			 "The other projections go on; this one is tried again.  See behavior.projection.")));
+	warn_of_error(edata,
+				  "The other projections go on; this one is tried again.  See behavior.projection.",
+				  "projection \"%s\" could not be %s", name, folding ? "folded" : "built");
 	run_int64(note_failure, SPI_OK_UPDATE, 3, types, values, &isnull);
+}
+
+typedef struct FoldStep
+{
+	Fold *fold;
+	int64 tick;
+	bool wait;
+	StepResult result;
+} FoldStep;
+
+/* StepCallback */
+static void
+run_fold_step(void *arg)
+{
+	FoldStep *step = arg;
+
+	step->result = fold_step(step->fold, step->tick, step->wait);
 }
 
 static StepResult
 fold_step_guarded(Fold *fold, int64 tick, bool wait)
 {
-	MemoryContext context = CurrentMemoryContext;
-	ResourceOwner owner = CurrentResourceOwner;
-	ErrorData *edata = NULL;
-	StepResult result = STEP_FAILED;
+	FoldStep step = {fold, tick, wait, STEP_FAILED};
+	ErrorData *error = guard_step(run_fold_step, &step);
 
-	BeginInternalSubTransaction(NULL);
-	MemoryContextSwitchTo(context);
-	PG_TRY();
-	{
-		result = fold_step(fold, tick, wait);
-		ReleaseCurrentSubTransaction();
-		MemoryContextSwitchTo(context);
-		CurrentResourceOwner = owner;
-	}
-	PG_CATCH();
-	{
-		MemoryContextSwitchTo(context);
-		edata = CopyErrorData();
-		FlushErrorState();
-		RollbackAndReleaseCurrentSubTransaction();
-		MemoryContextSwitchTo(context);
-		CurrentResourceOwner = owner;
-	}
-	PG_END_TRY();
-
-	if (edata != NULL)
-	{
-		if (projection_error_ends_statement(edata->sqlerrcode))
-			ReThrowError(edata);
-		projection_failed(fold->name, true, edata);
-		FreeErrorData(edata);
-	}
-	return result;
+	if (error == NULL)
+		return step.result;
+	projection_failed(fold->name, true, error);
+	FreeErrorData(error);
+	return STEP_FAILED;
 }
 
 /* The projections that lag, as a list of Fold in the current context. */

@@ -90,9 +90,6 @@ extern void projection_progress_move(const char *name, ProjectionProgress *progr
 /* Where a step that begins behind "progress" and goes to "tick" at most should end. */
 extern int64 projection_choose_ticks(int64 progress, int64 tick);
 
-/* True for errors that end the statement and are not the projection's: cancel, shutdown. */
-extern bool projection_error_ends_statement(int sqlstate);
-
 /* A WARNING that a projection could not be folded (else: built), noted with the projection. */
 extern void projection_failed(const char *name, bool folding, const ErrorData *edata);
 

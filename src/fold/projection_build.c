@@ -12,7 +12,6 @@
 #include "miscadmin.h"
 #include "utils/builtins.h"
 #include "utils/memutils.h"
-#include "utils/resowner.h"
 
 #include "core/catalog.h"
 #include "core/compat.h"
@@ -50,42 +49,33 @@ building_rollups(void)
 	return names;
 }
 
-/* One step of one projection (name NULL: sessions) in a subtransaction.  False when it is done, or
- * failed. */
+typedef struct BuildStep
+{
+	const char *name; /* NULL: sessions */
+	bool more;
+} BuildStep;
+
+/* StepCallback */
+static void
+run_build_step(void *arg)
+{
+	BuildStep *step = arg;
+
+	step->more = step->name == NULL ? session_build_step() : rollup_build_step(step->name);
+}
+
+/* One step of one projection.  False when it is done, or failed. */
 static bool
 build_step(const char *name)
 {
-	MemoryContext context = CurrentMemoryContext;
-	ResourceOwner owner = CurrentResourceOwner;
-	ErrorData *volatile edata = NULL;
-	volatile bool more = false;
+	BuildStep step = {name, false};
+	ErrorData *error = guard_step(run_build_step, &step);
 
-	BeginInternalSubTransaction(NULL);
-	MemoryContextSwitchTo(context);
-	PG_TRY();
-	{
-		more = name == NULL ? session_build_step() : rollup_build_step(name);
-		ReleaseCurrentSubTransaction();
-	}
-	PG_CATCH();
-	{
-		MemoryContextSwitchTo(context);
-		edata = CopyErrorData();
-		FlushErrorState();
-		RollbackAndReleaseCurrentSubTransaction();
-		more = false;
-	}
-	PG_END_TRY();
-	MemoryContextSwitchTo(context);
-	CurrentResourceOwner = owner;
-
-	if (edata != NULL)
-	{
-		if (projection_error_ends_statement(edata->sqlerrcode))
-			ReThrowError(edata);
-		projection_failed(name == NULL ? "sessions" : name, false, edata);
-	}
-	return more;
+	if (error == NULL)
+		return step.more;
+	projection_failed(name == NULL ? "sessions" : name, false, error);
+	FreeErrorData(error);
+	return false;
 }
 
 static void

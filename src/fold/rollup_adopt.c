@@ -27,6 +27,7 @@
 
 #include "core/catalog.h"
 #include "core/spi.h"
+#include "core/transaction.h"
 #include "fold/projection.h"
 #include "fold/rollup.h"
 #include "fold/tick.h"
@@ -287,47 +288,39 @@ bury(const RollupRow *row)
 	rollup_forget(row->name);
 }
 
-/* Runs one of the three in a subtransaction: a rollup that cannot be adopted must not hold up the
- * tick. */
+/* A view that may be a rollup's, or the row of a rollup. */
+typedef struct Adoption
+{
+	Oid view;
+	const RollupRow *row; /* NULL: there is none */
+} Adoption;
+
+/* StepCallback */
+static void
+adopt_step(void *arg)
+{
+	const Adoption *adoption = arg;
+	const RollupRow *row = adoption->row;
+
+	if (row != NULL && get_rel_relkind(row->relation) != RELKIND_VIEW)
+		bury(row);
+	else if (row != NULL)
+		follow_owner(row);
+	else
+		adopt_view(adoption->view);
+}
+
+/* A rollup that cannot be adopted must not hold up the tick. */
 static void
 guarded(Oid view, const RollupRow *row)
 {
-	MemoryContext context = CurrentMemoryContext;
-	ResourceOwner resources = CurrentResourceOwner;
+	Adoption adoption = {view, row};
+	ErrorData *error = guard_step(adopt_step, &adoption);
 
-	BeginInternalSubTransaction(NULL);
-	MemoryContextSwitchTo(context);
-	PG_TRY();
-	{
-		if (row != NULL && get_rel_relkind(row->relation) != RELKIND_VIEW)
-			bury(row);
-		else if (row != NULL)
-			follow_owner(row);
-		else
-			adopt_view(view);
-		ReleaseCurrentSubTransaction();
-	}
-	PG_CATCH();
-	{
-		ErrorData *error;
-
-		MemoryContextSwitchTo(context);
-		error = CopyErrorData();
-		FlushErrorState();
-		RollbackAndReleaseCurrentSubTransaction();
-		MemoryContextSwitchTo(context);
-		CurrentResourceOwner = resources;
-		if (error->sqlerrcode == ERRCODE_QUERY_CANCELED ||
-			error->sqlerrcode == ERRCODE_ADMIN_SHUTDOWN)
-			ReThrowError(error);
-		ereport(WARNING, (errcode(error->sqlerrcode),
-						  errmsg("rollup \"%s\" could not be %s: %s",
-								 row != NULL ? row->name : get_rel_name(view),
-								 row != NULL ? "put in order" : "adopted", error->message)));
-	}
-	PG_END_TRY();
-	MemoryContextSwitchTo(context);
-	CurrentResourceOwner = resources;
+	if (error != NULL)
+		warn_of_error(error, NULL, "rollup \"%s\" could not be %s",
+					  row != NULL ? row->name : get_rel_name(view),
+					  row != NULL ? "put in order" : "adopted");
 	CommandCounterIncrement();
 }
 

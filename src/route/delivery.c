@@ -1,6 +1,6 @@
 /*
  * delivery.c
- *		A step of a push subscription; all of them, for tick(); and which have work.
+ *		A step of a push subscription; all of them, for tick().
  *
  * A step is one transaction: under the subscription's lock it takes the next events, calls the
  * handler in a subtransaction, and moves the progress, so effects and progress are committed
@@ -14,65 +14,19 @@
  */
 #include "postgres.h"
 
-#include "access/genam.h"
-#include "access/htup_details.h"
-#include "access/skey.h"
-#include "access/table.h"
 #include "access/xact.h"
-#include "catalog/pg_type.h"
-#include "executor/spi.h"
 #include "miscadmin.h"
-#include "utils/builtins.h"
-#include "utils/fmgroids.h"
-#include "utils/hsearch.h"
 #include "utils/memutils.h"
-#include "utils/rel.h"
-#include "utils/resowner.h"
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 
-#include "core/catalog.h"
-#include "core/compat.h"
-#include "core/spi.h"
 #include "core/transaction.h"
-#include "fold/projection.h"
 #include "route/delivery_internal.h"
 
-#define KNOWN_FROM		  100 /* events consumed: see Known */
 #define BROKEN_REST_LEAST USECS_PER_SEC
 #define BROKEN_REST_MOST  (5 * USECS_PER_MINUTE)
 
 bool delivery_own_transactions = false;
-
-/* Does it rest because it cannot work, and not because of its events? */
-static bool
-rests_broken(const SubscriptionProgress *progress, TimestampTz now)
-{
-	return progress->resume_at > now && progress->failures == 0;
-}
-
-/* Are there enough events in the queue, or have they waited long enough? */
-static bool
-window_is_over(const Subscription *subscription, const SubscriptionProgress *progress,
-			   TimestampTz now, TimestampTz *next_due)
-{
-	TimestampTz oldest = now;
-	Snapshot snapshot;
-	int64 waiting;
-
-	if (subscription->batch_window == 0 || subscription->ordered || progress->replaying ||
-		progress->poison > 0)
-		return true;
-	snapshot = RegisterSnapshot(GetLatestSnapshot());
-	waiting =
-		queue_waiting(subscription->id, progress, snapshot, subscription->batch_size, &oldest);
-	UnregisterSnapshot(snapshot);
-	if (waiting == 0 || waiting >= subscription->batch_size ||
-		now - oldest >= subscription->batch_window)
-		return true;
-	*next_due = Min(*next_due, oldest + subscription->batch_window);
-	return false;
-}
 
 /* The events of this step: an event to be tried again, alone, or a batch of the queue. */
 static int
@@ -84,7 +38,7 @@ take(const Subscription *subscription, SubscriptionProgress *progress, bool wait
 								   : subscription->batch_size;
 	int n;
 
-	if (rests_broken(progress, now) && !wait)
+	if (delivery_rests_broken(progress, now) && !wait)
 	{
 		*next_due = progress->resume_at;
 		return 0;
@@ -93,12 +47,12 @@ take(const Subscription *subscription, SubscriptionProgress *progress, bool wait
 	n = delivery_take_due(subscription, progress, *items, 1, moved, next_due);
 	if (n > 0 || *moved)
 		return n;
-	if (progress->resume_at > now && !rests_broken(progress, now))
+	if (progress->resume_at > now && !delivery_rests_broken(progress, now))
 	{
 		*next_due = Min(*next_due, progress->resume_at);
 		return 0;
 	}
-	if (!window_is_over(subscription, progress, now, next_due))
+	if (!delivery_window_is_over(subscription, progress, now, next_due))
 		return 0;
 	return delivery_take_new(subscription, progress, *items, max, moved, next_due);
 }
@@ -206,370 +160,35 @@ delivery_step(int64 subscription_id, bool wait, TimestampTz *next_due)
 	return result;
 }
 
+typedef struct GuardedStep
+{
+	int64 subscription_id;
+	DeliveryResult result;
+} GuardedStep;
+
+/* StepCallback */
+static void
+run_guarded_step(void *arg)
+{
+	GuardedStep *guarded = arg;
+	TimestampTz next_due;
+
+	guarded->result = delivery_step(guarded->subscription_id, true, &next_due);
+}
+
 /* A step in a subtransaction; what it raises is a WARNING. */
 static DeliveryResult
 step_guarded(int64 subscription_id)
 {
-	MemoryContext context = CurrentMemoryContext;
-	ResourceOwner owner = CurrentResourceOwner;
-	ErrorData *volatile error = NULL;
-	volatile DeliveryResult result = DELIVERY_IDLE;
-	TimestampTz next_due;
-
-	BeginInternalSubTransaction(NULL);
-	MemoryContextSwitchTo(context);
-	PG_TRY();
-	{
-		result = delivery_step(subscription_id, true, &next_due);
-		ReleaseCurrentSubTransaction();
-	}
-	PG_CATCH();
-	{
-		MemoryContextSwitchTo(context);
-		error = CopyErrorData();
-		FlushErrorState();
-		RollbackAndReleaseCurrentSubTransaction();
-	}
-	PG_END_TRY();
-	MemoryContextSwitchTo(context);
-	CurrentResourceOwner = owner;
+	GuardedStep guarded = {subscription_id, DELIVERY_IDLE};
+	ErrorData *error = guard_step(run_guarded_step, &guarded);
 
 	if (error == NULL)
-		return result;
-	if (projection_error_ends_statement(error->sqlerrcode))
-		ReThrowError(error);
-	ereport(WARNING, (errcode(error->sqlerrcode),
-					  errmsg("subscription %lld could not be delivered: %s",
-							 (long long) subscription_id, error->message),
-					  error->detail ? errdetail("%s", error->detail) : 0,
-					  error->context ? errcontext("%s", error->context) : 0));
+		return guarded.result;
+	warn_of_error(error, NULL, "subscription %lld could not be delivered",
+				  (long long) subscription_id);
 	FreeErrorData(error);
 	return DELIVERY_IDLE;
-}
-
-/* Adds to a list of ids, ascending, those that are not in it. */
-static List *
-add_ids(List *ids, List *more)
-{
-	List *result = NIL;
-	ListCell *a = list_head(ids);
-	ListCell *b = list_head(more);
-
-	while (a != NULL || b != NULL)
-	{
-		int64 *first = a != NULL ? lfirst(a) : NULL;
-		int64 *second = b != NULL ? lfirst(b) : NULL;
-
-		result = lappend(result,
-						 second == NULL || (first != NULL && *first <= *second) ? first : second);
-		if (first != NULL && *first == *(int64 *) llast(result))
-			a = lnext(ids, a);
-		if (second != NULL && *second == *(int64 *) llast(result))
-			b = lnext(more, b);
-	}
-	return result;
-}
-
-/*
- * Subscriptions between two ids that have something queued, ascending: one look into the index for
- * each.  It walks over all that was consumed and that an old snapshot holds back.
- */
-static List *
-with_queue(int64 after, int64 before, Snapshot snapshot)
-{
-	Relation rel = table_open(behavior_relid(REL_DELIVERY_CHUNK), AccessShareLock);
-	Relation index = index_open(behavior_relid(REL_DELIVERY_CHUNK_PKEY), AccessShareLock);
-	List *ids = NIL;
-
-	for (;;)
-	{
-		ScanKeyData keys[2];
-		SysScanDesc scan;
-		HeapTuple tuple;
-		int64 *id = NULL;
-
-		ScanKeyInit(&keys[0], 1, BTGreaterStrategyNumber, F_INT8GT, Int64GetDatum(after));
-		ScanKeyInit(&keys[1], 1, BTLessStrategyNumber, F_INT8LT, Int64GetDatum(before));
-		scan = systable_beginscan_ordered(rel, index, snapshot, 2, keys);
-		tuple = systable_getnext_ordered(scan, ForwardScanDirection);
-		if (HeapTupleIsValid(tuple))
-		{
-			bool isnull;
-
-			id = palloc(sizeof(int64));
-			*id = after = DatumGetInt64(heap_getattr(tuple, 1, RelationGetDescr(rel), &isnull));
-			ids = lappend(ids, id);
-		}
-		systable_endscan_ordered(scan);
-		if (id == NULL)
-			break;
-	}
-	index_close(index, AccessShareLock);
-	table_close(rel, AccessShareLock);
-	return ids;
-}
-
-/*
- * Subscriptions that this backend has seen, ascending: of those it looks only where their progress
- * says that something might be.  Not those that have consumed little: a look at each costs as much
- * as to walk over some thirty rows that have gone.
- */
-typedef struct Known
-{
-	int64 id;
-	bool push; /* has a handler, which never changes */
-} Known;
-
-static Known *known = NULL;
-static int known_count = 0;
-static int known_room = 0;
-
-static void
-remember(const Subscription *subscription, const SubscriptionProgress *progress)
-{
-	int64 id = subscription->id;
-	int place = known_count;
-
-	if (subscription->handler != NULL && progress->consumed < KNOWN_FROM)
-		return;
-	/* What this transaction has done itself may be rolled back. */
-	if (TransactionIdIsValid(GetTopTransactionIdIfAny()))
-		return;
-	while (place > 0 && known[place - 1].id > id)
-		place--;
-	if (place > 0 && known[place - 1].id == id)
-		return;
-	if (known_count == known_room)
-	{
-		int room = Max(16, known_room * 2);
-
-		if (known == NULL)
-			known = MemoryContextAlloc(TopMemoryContext, sizeof(Known) * room);
-		else
-			known = repalloc(known, sizeof(Known) * room);
-		known_room = room;
-	}
-	memmove(&known[place + 1], &known[place], sizeof(Known) * (known_count - place));
-	known[place].id = id;
-	known[place].push = subscription->handler != NULL;
-	known_count++;
-}
-
-/* Subscriptions that have something queued or waiting, ascending; *queued: the first kind. */
-static List *
-with_something(Snapshot snapshot, List **queued)
-{
-	static Oid relid = InvalidOid; /* what "known" is about: ids begin anew with it */
-	List *waiting = NIL;
-	int64 last = 0;
-
-	*queued = NIL;
-	if (relid != behavior_relid(REL_SUBSCRIPTION))
-	{
-		ListCell *lc;
-
-		known_count = 0;
-		foreach (lc, subscription_list(snapshot))
-		{
-			Subscription *subscription = lfirst(lc);
-			SubscriptionProgress progress;
-
-			subscription_progress_read(subscription->id, snapshot, &progress);
-			remember(subscription, &progress);
-		}
-		relid = behavior_relid(REL_SUBSCRIPTION);
-	}
-	for (int i = 0; i <= known_count; i++)
-	{
-		int64 until = i < known_count ? known[i].id : PG_INT64_MAX;
-		SubscriptionProgress progress;
-		TimestampTz oldest;
-		int64 *id;
-
-		if (until - last > 1)
-		{
-			*queued = list_concat(*queued, with_queue(last, until, snapshot));
-			waiting = list_concat(waiting, delivery_row_subscriptions(last, until, snapshot));
-		}
-		last = until;
-		if (i == known_count || !known[i].push)
-			continue;
-		subscription_progress_read(until, snapshot, &progress);
-		if (progress.step == 0)
-			continue; /* dropped */
-		id = palloc(sizeof(int64));
-		*id = until;
-		if (queue_waiting(until, &progress, snapshot, 1, &oldest) > 0)
-			*queued = lappend(*queued, id);
-		/* Consumed is what has been delivered, is a dead letter, or waits. */
-		if (progress.consumed != progress.delivered + progress.dead_letters)
-			waiting = lappend(waiting, id);
-	}
-	return add_ids(*queued, waiting);
-}
-
-/*
- * The subscriptions of which this backend knows that they replay no more, since that is committed
- * and nothing begins it again.
- */
-static HTAB *
-replayed(void)
-{
-	static HTAB *ids = NULL;
-	static Oid relid =
-		InvalidOid; /* the subscriptions that it is about: ids begin anew with them */
-
-	if (ids != NULL && relid != behavior_relid(REL_SUBSCRIPTION))
-	{
-		hash_destroy(ids);
-		ids = NULL;
-	}
-	if (ids == NULL)
-	{
-		HASHCTL ctl = {0};
-
-		ctl.keysize = ctl.entrysize = sizeof(int64);
-		ctl.hcxt = TopMemoryContext;
-		ids = hash_create("behavior replayed subscriptions", 64, &ctl,
-						  HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
-		relid = behavior_relid(REL_SUBSCRIPTION);
-	}
-	return ids;
-}
-
-/* Push subscriptions that replay, ascending. */
-static List *
-with_replay(Snapshot snapshot)
-{
-	MemoryContext context = CurrentMemoryContext;
-	HTAB *known = replayed();
-	SecureContext secure;
-	List *ids = NIL;
-
-	SPI_connect();
-	secure_begin(&secure, behavior_owner());
-	spi_exec("SELECT subscription_id FROM behavior._subscription "
-			 "WHERE start_at IS NOT NULL AND handler IS NOT NULL AND NOT paused ORDER BY 1",
-			 SPI_OK_SELECT, true, 0, NULL, NULL, NULL);
-	for (uint64 i = 0; i < SPI_processed; i++)
-	{
-		bool isnull;
-		int64 id =
-			DatumGetInt64(SPI_getbinval(SPI_tuptable->vals[i], SPI_tuptable->tupdesc, 1, &isnull));
-		SubscriptionProgress progress;
-
-		if (hash_search(known, &id, HASH_FIND, NULL) != NULL)
-			continue;
-		subscription_progress_read(id, snapshot, &progress);
-		if (progress.replaying)
-		{
-			MemoryContext old_context = MemoryContextSwitchTo(context);
-			int64 *item = palloc(sizeof(int64));
-
-			*item = id;
-			ids = lappend(ids, item);
-			MemoryContextSwitchTo(old_context);
-		}
-		/* What this transaction has done itself may be rolled back. */
-		else if (!TransactionIdIsValid(GetTopTransactionIdIfAny()))
-			(void) hash_search(known, &id, HASH_ENTER, NULL);
-	}
-	secure_end(&secure);
-	SPI_finish();
-	return ids;
-}
-
-static bool
-contains(List *ids, int64 id)
-{
-	ListCell *lc;
-
-	foreach (lc, ids)
-	{
-		if (*(int64 *) lfirst(lc) == id)
-			return true;
-	}
-	return false;
-}
-
-/*
- * Would a step of this subscription do something now?  The same questions as in take(), without
- * taking anything.  broken: also one that rests since it cannot work.
- */
-static bool
-is_due(int64 id, bool queued, bool broken, Snapshot snapshot, TimestampTz *next_due)
-{
-	static const char states[] = {DELIVERY_RETRY, DELIVERY_IN_FLIGHT};
-	TimestampTz now = GetCurrentTimestamp();
-	Subscription *subscription = subscription_get(id, snapshot);
-	SubscriptionProgress progress;
-	TimestampTz next = PG_INT64_MAX;
-	TimestampTz held;
-
-	if (subscription == NULL)
-		return false;
-	subscription_progress_read(id, snapshot, &progress);
-	remember(subscription, &progress);
-	if (subscription->handler == NULL || subscription->paused)
-		return false;
-	if (rests_broken(&progress, now) && !broken)
-	{
-		*next_due = Min(*next_due, progress.resume_at);
-		return false;
-	}
-	for (int i = 0; i < lengthof(states); i++)
-		next = Min(next, delivery_rows_next_due(id, states[i], progress.due_from, snapshot));
-	if (next <= now)
-		return true;
-	if (progress.resume_at > now && !rests_broken(&progress, now))
-		next = Min(next, progress.resume_at);
-	else
-	{
-		if (queued && window_is_over(subscription, &progress, now, &next))
-			return true;
-		if (progress.replaying && subscription->joined_tick >= 0)
-			return true;
-		/* None that is held lies below the watermark. */
-		held = delivery_rows_next_due(id, DELIVERY_HELD,
-									  subscription->ordered ? progress.watermark : 0, snapshot);
-		if (held < DT_NOEND &&
-			(!subscription->ordered || delivery_held_ready(subscription, &progress, &next)))
-			return true;
-	}
-	*next_due = Min(*next_due, next);
-	return false;
-}
-
-/* Those that are due, in the current context. */
-static List *
-list_due(bool broken, TimestampTz *next_due)
-{
-	Snapshot snapshot;
-	List *queued;
-	List *ids;
-	List *due = NIL;
-	ListCell *lc;
-
-	PushActiveSnapshot(GetLatestSnapshot());
-	snapshot = GetActiveSnapshot();
-	ids = add_ids(with_something(snapshot, &queued), with_replay(snapshot));
-	*next_due = PG_INT64_MAX;
-	foreach (lc, ids)
-	{
-		int64 *id = lfirst(lc);
-
-		CHECK_FOR_INTERRUPTS();
-		if (is_due(*id, contains(queued, *id), broken, snapshot, next_due))
-			due = lappend(due, id);
-	}
-	PopActiveSnapshot();
-	return due;
-}
-
-List *
-delivery_due(TimestampTz *next_due)
-{
-	return list_due(false, next_due);
 }
 
 static void
@@ -580,7 +199,7 @@ all(bool own_transactions, MemoryContext context)
 	ListCell *lc;
 
 	MemoryContextSwitchTo(context);
-	due = list_due(true, &next_due);
+	due = delivery_list_due(true, &next_due);
 	if (own_transactions)
 		next_transaction();
 	foreach (lc, due)

@@ -2,7 +2,8 @@
  * delivery.h
  *		Hands events to their consumers: effects and progress in one transaction.
  *
- *	delivery.c			a step of a push subscription; all of them, for tick(); which have work
+ *	delivery.c			a step of a push subscription; all of them, for tick()
+ *	delivery_due.c		which push subscriptions have work
  *	delivery_take.c		the next events of a subscription: those to be tried again, then the queue
  *	delivery_order.c	ordered subscriptions: held until it is their turn, in order of events
  *	delivery_retry.c	what failed: tried again later, and in the end a dead letter

@@ -10,6 +10,15 @@
 /* Set while delivery_all() commits each step by itself. */
 extern bool delivery_own_transactions;
 
+/* delivery_due(); broken: those, too, that rest since they cannot work. */
+extern List *delivery_list_due(bool broken, TimestampTz *next_due);
+/* Does it rest because it cannot work, and not because of its events? */
+extern bool delivery_rests_broken(const SubscriptionProgress *progress, TimestampTz now);
+/* Are there enough events in the queue, or have they waited long enough?  Else *next_due. */
+extern bool
+delivery_window_is_over(const Subscription *subscription, const SubscriptionProgress *progress,
+						TimestampTz now, TimestampTz *next_due);
+
 /* The two halves of delivery_take(): what has a row that is due, and the queue. */
 extern int delivery_take_due(const Subscription *subscription, SubscriptionProgress *progress,
 							 DeliveryItem *items, int max, bool *moved, TimestampTz *next_due);

@@ -371,6 +371,7 @@ behavior_redrive(PG_FUNCTION_ARGS)
 		ResourceOwner owner = CurrentResourceOwner;
 		ErrorData *error = NULL;
 
+		/* Not try_step(): it is rolled back when it has gone well, too. */
 		BeginInternalSubTransaction(NULL);
 		MemoryContextSwitchTo(redrive.context);
 		PG_TRY();

@@ -21,13 +21,12 @@
 #include "utils/builtins.h"
 #include "utils/memutils.h"
 #include "utils/rel.h"
-#include "utils/resowner.h"
 #include "utils/snapmgr.h"
 
 #include "core/catalog.h"
 #include "core/errors.h"
 #include "core/spi.h"
-#include "fold/projection.h"
+#include "core/transaction.h"
 #include "fold/rollup.h"
 #include "route/letter_events.h"
 #include "route/redrive.h"
@@ -162,54 +161,44 @@ skip_all(RedriveLetter **letters, int n, const char *reason)
 	}
 }
 
+/* The letters of one rollup. */
+typedef struct RollupLetters
+{
+	RedriveLetter **letters;
+	int n;
+} RollupLetters;
+
+/* StepCallback */
+static void
+redrive_step(void *arg)
+{
+	const RollupLetters *of = arg;
+	const char *name = of->letters[0]->projection;
+	bool locked = name != NULL && rollup_lock(name, true);
+	RollupRow *row = name != NULL ? rollup_row_by_name(name, GetLatestSnapshot()) : NULL;
+
+	if (row == NULL || !OidIsValid(relation_owner(row->relation)))
+		skip_all(of->letters, of->n, "no_rollup");
+	else if (!locked)
+		skip_all(of->letters, of->n, "busy");
+	else
+		redrive_rows(row, of->letters, of->n);
+}
+
 /*
- * The letters of one rollup.  What no event is to blame for (a dropped function, a revoked
- * privilege) leaves them as they are.
+ * What no event is to blame for (a dropped function, a revoked privilege) leaves the letters of
+ * that rollup as they are.
  */
 static void
 redrive_rollup(RedriveLetter **letters, int n)
 {
-	MemoryContext context = CurrentMemoryContext;
-	ResourceOwner owner = CurrentResourceOwner;
-	const char *name = letters[0]->projection;
-	ErrorData *error = NULL;
-
-	BeginInternalSubTransaction(NULL);
-	MemoryContextSwitchTo(context);
-	PG_TRY();
-	{
-		bool locked = name != NULL && rollup_lock(name, true);
-		RollupRow *row = name != NULL ? rollup_row_by_name(name, GetLatestSnapshot()) : NULL;
-
-		if (row == NULL || !OidIsValid(relation_owner(row->relation)))
-			skip_all(letters, n, "no_rollup");
-		else if (!locked)
-			skip_all(letters, n, "busy");
-		else
-			redrive_rows(row, letters, n);
-		ReleaseCurrentSubTransaction();
-	}
-	PG_CATCH();
-	{
-		MemoryContextSwitchTo(context);
-		error = CopyErrorData();
-		FlushErrorState();
-		RollbackAndReleaseCurrentSubTransaction();
-	}
-	PG_END_TRY();
-	MemoryContextSwitchTo(context);
-	CurrentResourceOwner = owner;
+	RollupLetters of = {letters, n};
+	ErrorData *error = guard_step(redrive_step, &of);
 
 	if (error == NULL)
 		return;
-	if (projection_error_ends_statement(error->sqlerrcode))
-		ReThrowError(error);
-	ereport(
-		WARNING,
-		(errcode(error->sqlerrcode),
-		 errmsg("events could not be folded into rollup \"%s\" again: %s", name, error->message),
-		 error->detail ? errdetail("%s", error->detail) : 0,
-		 errhint("Their dead letters are left as they are: call behavior.redrive() again.")));
+	warn_of_error(error, "Their dead letters are left as they are: call behavior.redrive() again.",
+				  "events could not be folded into rollup \"%s\" again", letters[0]->projection);
 	skip_all(letters, n, "rollup_failing");
 	FreeErrorData(error);
 }

@@ -17,9 +17,7 @@
  * behind the ticks that were routed by then, or, where nobody was routed for, behind the
  * last tick when it was created; and passes over what had been sent by then.
  *
- * What a backend keeps: the compiled patterns, until a row of the catalog is another one.  That
- * is told by the places and transactions of all rows, which costs little, and holds after rollbacks
- * and for rows that were written by whatever means.
+ * What a backend keeps from step to step stands in route_table.h.
  */
 #include "postgres.h"
 
@@ -28,19 +26,14 @@
 #include "access/table.h"
 #include "access/xact.h"
 #include "catalog/indexing.h"
-#include "catalog/pg_type.h"
 #include "commands/async.h"
-#include "common/hashfn.h"
 #include "executor/spi.h"
 #include "miscadmin.h"
-#include "utils/builtins.h"
 #include "utils/fmgroids.h"
 #include "utils/fmgrprotos.h"
 #include "utils/memutils.h"
 #include "utils/rel.h"
-#include "utils/resowner.h"
 #include "utils/snapmgr.h"
-#include "utils/timestamp.h"
 
 #include "core/catalog.h"
 #include "core/lock.h"
@@ -51,13 +44,12 @@
 #include "fold/tick.h"
 #include "log/log_reader.h"
 #include "log/log_row.h"
-#include "route/event_pattern.h"
 #include "route/match_sort.h"
 #include "route/queue.h"
+#include "route/route_table.h"
 #include "route/router.h"
 
 #define NOTIFY_QUEUE_MOST 0.5 /* full */
-#define CHANNEL_PREFIX	  "behavior_"
 
 #define JOIN_NATTS 4 /* columns of behavior._subscription_join */
 
@@ -71,33 +63,7 @@ typedef enum StepResult
 	STEP_FAILED
 } StepResult;
 
-/* A subscription as the router knows it; its number in the pattern set is its place. */
-typedef struct Route
-{
-	int64 id;
-	char *channel;
-	TimestampTz start_at; /* DT_NOBEGIN: none */
-	int64 joined_tick;	  /* -1: not yet */
-	int64 created_tick;
-	BatchSet *skip_batches;
-	char *error;	 /* its pattern does not compile, so it is not in the set; NULL: it does */
-	bool note_error; /* the catalog says something else */
-
-	/* Of the step. */
-	EventRef *refs; /* not queued yet */
-	int nrefs;
-	bool matched;
-} Route;
-
-/* What is kept from step to step. */
-static struct
-{
-	MemoryContext context; /* NULL: nothing */
-	uint64 fingerprint;
-	int count;
-	Route *routes;
-	PatternSet *patterns;
-} kept;
+static RouteTable kept;
 
 /* Where routing has come: a hint for finding it. */
 static int64 last_seen = 0;
@@ -108,119 +74,6 @@ typedef struct Step
 	TickRanges *ranges;
 	int *rules; /* of the event in hand */
 } Step;
-
-/* Adds the places and transactions of all rows that the snapshot sees. */
-static uint64
-fingerprint(BehaviorRel which, Snapshot snapshot)
-{
-	Relation rel = table_open(behavior_relid(which), AccessShareLock);
-	SysScanDesc scan = systable_beginscan(rel, InvalidOid, false, snapshot, 0, NULL);
-	uint64 sum = 1;
-	HeapTuple tuple;
-
-	while (HeapTupleIsValid(tuple = systable_getnext(scan)))
-	{
-		uint64 version = (uint64) HeapTupleHeaderGetRawXmin(tuple->t_data) << 32 | which << 16 |
-						 ItemPointerGetOffsetNumber(&tuple->t_self);
-
-		sum += hash_bytes_uint32_extended(ItemPointerGetBlockNumber(&tuple->t_self), version);
-	}
-	systable_endscan(scan);
-	table_close(rel, AccessShareLock);
-	return sum;
-}
-
-static void
-forget_routes(void)
-{
-	MemoryContext context = kept.context;
-
-	memset(&kept, 0, sizeof(kept));
-	if (context != NULL)
-		MemoryContextDelete(context);
-}
-
-/* What is wrong with a pattern that is in the catalog; NULL: nothing. */
-static char *
-pattern_error(Jsonb *pattern)
-{
-	MemoryContext caller = CurrentMemoryContext;
-	MemoryContext context =
-		AllocSetContextCreate(caller, "behavior pattern check", ALLOCSET_DEFAULT_SIZES);
-	char *volatile error = NULL;
-
-	MemoryContextSwitchTo(context);
-	PG_TRY();
-	{
-		(void) event_pattern_compile(pattern);
-	}
-	PG_CATCH();
-	{
-		ErrorData *edata;
-		int category;
-
-		MemoryContextSwitchTo(caller);
-		edata = CopyErrorData();
-		category = ERRCODE_TO_CATEGORY(edata->sqlerrcode);
-		/* What is not the pattern's fault. */
-		if (category == ERRCODE_TO_CATEGORY(ERRCODE_INSUFFICIENT_RESOURCES) ||
-			category == ERRCODE_TO_CATEGORY(ERRCODE_OPERATOR_INTERVENTION))
-			PG_RE_THROW();
-		FlushErrorState();
-		error = edata->detail ? psprintf("%s: %s", edata->message, edata->detail) : edata->message;
-	}
-	PG_END_TRY();
-	MemoryContextSwitchTo(caller);
-	MemoryContextDelete(context);
-	return error;
-}
-
-static bool
-same_error(const char *a, const char *b)
-{
-	return a == NULL || b == NULL ? a == b : strcmp(a, b) == 0;
-}
-
-/* Compiles all subscriptions, into a context that is kept once it is complete. */
-static void
-load_routes(Snapshot snapshot, uint64 print)
-{
-	MemoryContext context =
-		AllocSetContextCreate(CurrentMemoryContext, "behavior routes", ALLOCSET_DEFAULT_SIZES);
-	MemoryContext old = MemoryContextSwitchTo(context);
-	List *subscriptions = subscription_list(snapshot);
-	PatternSet *patterns = pattern_set_make();
-	Route *routes = palloc0(sizeof(Route) * (list_length(subscriptions) + 1));
-	int count = 0;
-	ListCell *cell;
-
-	foreach (cell, subscriptions)
-	{
-		Subscription *subscription = lfirst(cell);
-		Route *route = &routes[count];
-
-		route->id = subscription->id;
-		route->channel = psprintf(CHANNEL_PREFIX "%s", subscription->name);
-		route->start_at = subscription->has_start_at ? subscription->start_at : DT_NOBEGIN;
-		route->joined_tick = subscription->joined_tick;
-		route->created_tick = subscription->created_tick;
-		route->skip_batches = subscription->skip_batches;
-		route->error = pattern_error(subscription->pattern);
-		route->note_error = !same_error(route->error, subscription->route_error);
-		if (route->error == NULL)
-			pattern_set_add(patterns, subscription->pattern, count);
-		count++;
-	}
-	MemoryContextSwitchTo(old);
-
-	forget_routes();
-	MemoryContextSetParent(context, TopMemoryContext);
-	kept.context = context;
-	kept.fingerprint = print;
-	kept.count = count;
-	kept.routes = routes;
-	kept.patterns = patterns;
-}
 
 /*
  * What the router left for subscriptions that were dropped meanwhile: their drop did not see it.
@@ -302,49 +155,6 @@ insert_int64s(Relation rel, int n, const int64 *items)
 	tuple = heap_form_tuple(RelationGetDescr(rel), values, nulls);
 	table_row_insert(rel, tuple, NULL);
 	heap_freetuple(tuple);
-}
-
-/*
- * Writes down which subscriptions are set aside, and which no longer are.  A row that somebody is
- * deleting is left alone.
- */
-static void
-note_errors(void)
-{
-	static const char *const update =
-		"UPDATE behavior._subscription_join SET error = $2,"
-		" failing_since = CASE WHEN $2 IS NOT NULL THEN pg_catalog.clock_timestamp() END"
-		" WHERE subscription_id = (SELECT j.subscription_id FROM behavior._subscription_join j"
-		" WHERE j.subscription_id = $1 FOR UPDATE SKIP LOCKED)";
-	Oid types[] = {INT8OID, TEXTOID};
-
-	for (int i = 0; i < kept.count; i++)
-	{
-		const Route *route = &kept.routes[i];
-		Datum values[] = {Int64GetDatum(route->id), (Datum) 0};
-		SecureContext secure;
-		bool noted;
-
-		if (!route->note_error)
-			continue;
-		if (route->error != NULL)
-			values[1] = CStringGetTextDatum(route->error);
-		SPI_connect();
-		secure_begin(&secure, behavior_owner());
-		noted = spi_exec(update, SPI_OK_UPDATE, false, lengthof(types), types, values,
-						 route->error != NULL ? "  " : " n") > 0;
-		secure_end(&secure);
-		SPI_finish();
-		if (noted && route->error != NULL)
-			ereport(WARNING,
-					(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-					 errmsg("nothing is routed to subscription \"%s\": %s",
-							route->channel + strlen(CHANNEL_PREFIX), route->error),
-					 errdetail("Its pattern does not compile; others are not concerned."),
-					 errhint("Give it another pattern with behavior.alter_subscription().")));
-		/* As with those that join. */
-		kept.fingerprint = 0;
-	}
 }
 
 /*
@@ -527,8 +337,7 @@ route_ticks(int64 after_tick, int64 upto_tick, Snapshot snapshot)
 static StepResult
 route_locked(int64 tick, Snapshot snapshot, bool *wrote)
 {
-	uint64 print =
-		fingerprint(REL_SUBSCRIPTION, snapshot) * 31 + fingerprint(REL_SUBSCRIPTION_JOIN, snapshot);
+	uint64 print = route_table_fingerprint(snapshot);
 	Relation rel;
 	ItemPointerData tid;
 	int64 progress;
@@ -537,7 +346,7 @@ route_locked(int64 tick, Snapshot snapshot, bool *wrote)
 
 	if (kept.context == NULL || kept.fingerprint != print || kept.count == 0)
 	{
-		load_routes(snapshot, print);
+		route_table_load(&kept, snapshot, print);
 		delete_leftovers();
 		*wrote = true;
 	}
@@ -548,7 +357,7 @@ route_locked(int64 tick, Snapshot snapshot, bool *wrote)
 	rel = table_open(behavior_relid(REL_ROUTE_PROGRESS), RowExclusiveLock);
 	progress = read_progress(rel, snapshot, &tid);
 	start = join_routes(progress);
-	note_errors();
+	route_table_note_errors(&kept);
 	*wrote |= kept.fingerprint != print;
 	upto = start < tick ? projection_choose_ticks(start, tick) : start;
 	if (upto > start)
@@ -565,7 +374,7 @@ route_locked(int64 tick, Snapshot snapshot, bool *wrote)
 	return upto < tick ? STEP_MORE : STEP_DONE;
 }
 
-/* One step, in a subtransaction that the caller has begun. */
+/* One step, in a subtransaction. */
 static StepResult
 route_step(int64 tick, bool wait)
 {
@@ -590,50 +399,44 @@ route_step(int64 tick, bool wait)
 	return result;
 }
 
+typedef struct RouteStep
+{
+	MemoryContext context;
+	int64 tick;
+	bool wait;
+	StepResult result;
+} RouteStep;
+
+/* StepCallback */
+static void
+run_route_step(void *arg)
+{
+	RouteStep *step = arg;
+
+	MemoryContextSwitchTo(step->context);
+	step->result = route_step(step->tick, step->wait);
+}
+
 static StepResult
 route_step_guarded(int64 tick, bool wait)
 {
-	MemoryContext caller = CurrentMemoryContext;
 	MemoryContext context =
-		AllocSetContextCreate(caller, "behavior routing", ALLOCSET_DEFAULT_SIZES);
-	ResourceOwner owner = CurrentResourceOwner;
-	ErrorData *volatile edata = NULL;
-	volatile StepResult result = STEP_FAILED;
+		AllocSetContextCreate(CurrentMemoryContext, "behavior routing", ALLOCSET_DEFAULT_SIZES);
+	RouteStep step = {context, tick, wait, STEP_FAILED};
+	ErrorData *error = try_step(run_route_step, &step);
 
-	BeginInternalSubTransaction(NULL);
-	MemoryContextSwitchTo(context);
-	PG_TRY();
-	{
-		result = route_step(tick, wait);
-		ReleaseCurrentSubTransaction();
-	}
-	PG_CATCH();
-	{
-		MemoryContextSwitchTo(caller);
-		edata = CopyErrorData();
-		FlushErrorState();
-		RollbackAndReleaseCurrentSubTransaction();
-		/* It may be half of what it should be. */
-		forget_routes();
-		result = STEP_FAILED;
-	}
-	PG_END_TRY();
-	CurrentResourceOwner = owner;
-	MemoryContextSwitchTo(caller);
 	MemoryContextDelete(context);
+	if (error == NULL)
+		return step.result;
 
-	if (edata != NULL)
-	{
-		if (projection_error_ends_statement(edata->sqlerrcode))
-			ReThrowError(edata);
-		ereport(WARNING, (errcode(edata->sqlerrcode),
-						  errmsg("events could not be routed to subscriptions: %s", edata->message),
-						  edata->detail ? errdetail("%s", edata->detail) : 0,
-						  edata->context ? errcontext("%s", edata->context) : 0,
-						  errhint("Rollups and sessions go on; routing is tried again.")));
-		FreeErrorData(edata);
-	}
-	return result;
+	/* It may be half of what it should be. */
+	route_table_forget(&kept);
+	if (error_ends_statement(error->sqlerrcode))
+		ReThrowError(error);
+	warn_of_error(error, "Rollups and sessions go on; routing is tried again.",
+				  "events could not be routed to subscriptions");
+	FreeErrorData(error);
+	return STEP_FAILED;
 }
 
 bool

@@ -20,7 +20,6 @@
 #include "miscadmin.h"
 #include "nodes/parsenodes.h"
 #include "utils/memutils.h"
-#include "utils/resowner.h"
 #include "utils/snapmgr.h"
 
 #include "core/catalog.h"
@@ -46,66 +45,55 @@ step(bool own_transactions)
 		CommandCounterIncrement();
 }
 
-typedef bool (*GuardedStep)(Oid argument);
-
 /*
  * Runs a step in a subtransaction; its error is a WARNING, and its message returned in the
- * current context.  *more: what the step returned.
+ * current context.
  */
 static char *
-guarded_step(GuardedStep callback, Oid argument, const char *activity, bool *more)
+warn_of_step(StepCallback callback, void *arg, const char *activity)
 {
-	MemoryContext context = CurrentMemoryContext;
-	ResourceOwner owner = CurrentResourceOwner;
-	ErrorData *volatile error = NULL;
-
-	*more = false;
-	BeginInternalSubTransaction(NULL);
-	MemoryContextSwitchTo(context);
-	PG_TRY();
-	{
-		*more = callback(argument);
-		ReleaseCurrentSubTransaction();
-	}
-	PG_CATCH();
-	{
-		MemoryContextSwitchTo(context);
-		error = CopyErrorData();
-		FlushErrorState();
-		RollbackAndReleaseCurrentSubTransaction();
-	}
-	PG_END_TRY();
-	MemoryContextSwitchTo(context);
-	CurrentResourceOwner = owner;
+	ErrorData *error = guard_step(callback, arg);
 
 	if (error == NULL)
 		return NULL;
-	if (error->sqlerrcode == ERRCODE_QUERY_CANCELED || error->sqlerrcode == ERRCODE_ADMIN_SHUTDOWN)
-		ReThrowError(error);
-	ereport(WARNING, (errcode(error->sqlerrcode), errmsg("%s failed: %s", activity, error->message),
-					  error->detail ? errdetail("%s", error->detail) : 0,
-					  error->context ? errcontext("%s", error->context) : 0));
+	warn_of_error(error, NULL, "%s failed", activity);
 	return error->message;
 }
 
-/* GuardedStep */
-static bool
-do_chore(Oid chore)
+typedef struct Chore
 {
-	return chore_step((ChoreKind) chore) == CHORE_MORE;
+	ChoreKind kind;
+	bool more;
+} Chore;
+
+/* StepCallback */
+static void
+do_chore(void *arg)
+{
+	Chore *chore = arg;
+
+	chore->more = false; /* when it raises */
+	chore->more = chore_step(chore->kind) == CHORE_MORE;
 }
 
 static void
-run_chore(ChoreKind chore, bool own_transactions)
+run_chore(ChoreKind kind, bool own_transactions)
 {
-	bool more = true;
+	Chore chore = {kind, false};
 
-	while (more)
+	do
 	{
 		CHECK_FOR_INTERRUPTS();
-		(void) guarded_step(do_chore, (Oid) chore, chore_activity(chore), &more);
+		(void) warn_of_step(do_chore, &chore, chore_activity(kind));
 		step(own_transactions);
-	}
+	} while (chore.more);
+}
+
+/* StepCallback */
+static void
+do_refresh(void *arg)
+{
+	(void) matview_refresh_run(*(Oid *) arg);
 }
 
 /* Refreshes what is due. */
@@ -135,7 +123,7 @@ run_refreshes(bool own_transactions, MemoryContext context)
 			continue;
 
 		MemoryContextSwitchTo(context);
-		error = guarded_step(matview_refresh_run, matview, "a scheduled refresh", &begun);
+		error = warn_of_step(do_refresh, &matview, "a scheduled refresh");
 		step(own_transactions);
 		if (error != NULL)
 		{
