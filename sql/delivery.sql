@@ -368,19 +368,46 @@ SELECT * FROM d.calls WHERE type = 'Fragile';
 
 CREATE ROLE regress_delivery_gone;
 GRANT SELECT ON behavior.event TO regress_delivery_gone;
-UPDATE behavior._subscription SET owner = 'regress_delivery_gone' WHERE name = 'fragile';
 GRANT USAGE ON SCHEMA d TO PUBLIC;
 GRANT INSERT ON d.effect TO PUBLIC;
+
+-- A subscription knows its owner by name: the role is renamed.
+SELECT behavior.reassign_owned('regress_delivery_owner', 'regress_delivery_missing');
+\set VERBOSITY default
+SELECT behavior.reassign_owned('regress_delivery_owner', 'regress_delivery_gone') > 1 AS all_of_them;
+SELECT DISTINCT owner FROM behavior.subscription;
+ALTER ROLE regress_delivery_gone RENAME TO regress_delivery_renamed;
+-- Said before there is anything to deliver.
+SELECT name, owner, state, failing_since, last_error FROM behavior.subscription WHERE name = 'fragile';
+SELECT d.send('Fragile', 6, 6);
+CALL behavior.tick();
+CALL behavior.tick();
+SELECT * FROM d.state WHERE name = 'fragile';
+SET ROLE regress_delivery_owner;
+SELECT behavior.pause_subscription('fragile');
+RESET ROLE;
+ALTER ROLE regress_delivery_renamed RENAME TO regress_delivery_gone;
+CALL behavior.tick();
+SELECT * FROM d.state WHERE name = 'fragile';
+-- It is dropped.
 REVOKE ALL ON behavior.event FROM regress_delivery_gone;
 DROP ROLE regress_delivery_gone;
-SELECT d.send('Fragile', 6, 6);
-SET client_min_messages = error;
+SELECT d.send('Fragile', 7, 7);
 CALL behavior.tick();
-SET client_min_messages = warning;
-SELECT lag_events, last_error FROM d.state WHERE name = 'fragile';
-UPDATE behavior._subscription SET owner = 'regress_delivery_owner' WHERE name = 'fragile';
+SELECT * FROM d.state WHERE name = 'fragile';
+\set VERBOSITY sqlstate
+SET ROLE regress_delivery_owner;
+SELECT behavior.reassign_owned('regress_delivery_gone', 'regress_delivery_owner');
+RESET ROLE;
+GRANT EXECUTE ON FUNCTION behavior.reassign_owned TO regress_delivery_owner;
+SET ROLE regress_delivery_owner;
+SELECT behavior.reassign_owned('regress_delivery_gone', 'regress_delivery_owner');
+RESET ROLE;
+REVOKE EXECUTE ON FUNCTION behavior.reassign_owned FROM regress_delivery_owner;
+SELECT behavior.reassign_owned('regress_delivery_gone', 'regress_delivery_owner') > 1 AS all_of_them;
 CALL behavior.tick();
 SELECT * FROM d.calls WHERE type = 'Fragile';
+SELECT * FROM d.state WHERE name = 'fragile';
 
 -- All that was matched was delivered, is a dead letter, or waits; nothing is left in flight.
 SELECT name FROM behavior.subscription WHERE matched <> delivered + dead_letters + lag_events;

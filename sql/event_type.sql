@@ -65,9 +65,27 @@ REVOKE EXECUTE ON FUNCTION behavior.create_event_type(text, jsonb, text, boolean
 	behavior.drop_event_type(text, text) FROM regress_type_owner, regress_type_other;
 DROP ROLE regress_type_other;
 DROP ROLE regress_type_owner;
-\echo -- of a role that is gone: only superusers may
+\echo -- of a role that is gone: events are checked as before, and only the owner of the extension may change it
+SELECT version, owner, current FROM behavior.event_type WHERE type = 'mine' ORDER BY version;
+SELECT behavior.alter_event_type('mine', '{"required": ["a"]}');
+BEGIN;
+SET LOCAL client_min_messages = warning;
+INSERT INTO behavior.event (event_id, type) VALUES ('m1', 'mine');
+SELECT errors -> 'version' AS version FROM behavior.dead_letter WHERE event_id = 'm1';
+ROLLBACK;
+CREATE ROLE regress_type_other;
+GRANT EXECUTE ON FUNCTION behavior.alter_event_type(text, jsonb, text) TO regress_type_other;
+SET ROLE regress_type_other;
+SELECT behavior.alter_event_type('mine', '{}');
+RESET ROLE;
+SELECT behavior.reassign_owned('regress_type_owner', 'regress_type_other'), behavior.reassign_owned('regress_type_owner', 'regress_type_other') AS again;
+SET ROLE regress_type_other;
+SELECT behavior.alter_event_type('mine', '{}');
+RESET ROLE;
+REVOKE EXECUTE ON FUNCTION behavior.alter_event_type(text, jsonb, text) FROM regress_type_other;
 SELECT version, owner, current FROM behavior.event_type WHERE type = 'mine' ORDER BY version;
 SELECT behavior.drop_event_type('mine');
+DROP ROLE regress_type_other;
 
 \echo -- the gate, at every door
 SET client_min_messages = warning;
@@ -205,7 +223,7 @@ REVOKE INSERT ON behavior.event FROM regress_type_sender;
 DROP ROLE regress_type_sender;
 
 \echo -- written by somebody else, as by a restore: read anew, and a schema that is none says whose it is
-INSERT INTO behavior._event_type (source, type, version, schema, owner, created_at) VALUES ('*', 'restored', 7, '5', 10::oid::regrole, now());
+INSERT INTO behavior._event_type (source, type, version, schema, owner, created_at) VALUES ('*', 'restored', 7, '5', 'regress_type_nobody', now());
 INSERT INTO behavior.event (event_id, type) VALUES ('z3', 'restored');
 INSERT INTO behavior.event (event_id, type) VALUES ('z4', 'other');
 UPDATE behavior._event_type SET schema = '{"required": ["a"]}' WHERE type = 'restored';

@@ -9,6 +9,13 @@
 #ifndef BEHAVIOR_CATALOG_H
 #define BEHAVIOR_CATALOG_H
 
+/*
+ * Event types and subscriptions have no object in PostgreSQL's catalogs that could belong to a
+ * role, so they keep their owner's name: a row can be restored where there is no such role.
+ */
+#define MISSING_OWNER_HINT                                                                         \
+	"Create the role, or give what it owned to another one with behavior.reassign_owned()."
+
 typedef enum BehaviorRel
 {
 	REL_INSTANCE,

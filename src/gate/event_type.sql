@@ -4,7 +4,7 @@ CREATE TABLE behavior._event_type (
 	type		text COLLATE "C" NOT NULL,
 	version		int NOT NULL,
 	schema		jsonb,						-- NULL: any properties
-	owner		regrole NOT NULL,
+	owner		text COLLATE "C" NOT NULL,	-- a role's name; there may be no such role (any more)
 	created_at	timestamptz NOT NULL,
 	retired_at	timestamptz,				-- NULL: it is in force
 	PRIMARY KEY (source, type, version)
@@ -13,15 +13,15 @@ SELECT pg_catalog.pg_extension_config_dump('behavior._event_type', '');
 COMMENT ON TABLE behavior._event_type IS 'declared types of events, all versions';
 
 CREATE VIEW behavior.event_type AS
-SELECT t.type, t.source, t.version, t.schema, r.rolname AS owner, t.created_at, t.retired_at, t.retired_at IS NULL AS current
-FROM behavior._event_type t
-LEFT JOIN pg_catalog.pg_roles r ON r.oid = t.owner;
+SELECT t.type, t.source, t.version, t.schema, t.owner::pg_catalog.name AS owner, t.created_at, t.retired_at,
+	t.retired_at IS NULL AS current
+FROM behavior._event_type t;
 COMMENT ON VIEW behavior.event_type IS
 'declared types of events, all versions: a change of the schema is a new version; that of each (source, type) with current is in force, and none after it was dropped';
 COMMENT ON COLUMN behavior.event_type.source IS '* means every source that has no declaration of its own for this type';
 COMMENT ON COLUMN behavior.event_type.version IS 'counted from 1 and never used again, not even after drop and create; behavior.dead_letter.errors names it';
 COMMENT ON COLUMN behavior.event_type.schema IS 'JSON Schema of properties; NULL: any';
-COMMENT ON COLUMN behavior.event_type.owner IS 'whoever may alter and drop it; NULL when that role is gone';
+COMMENT ON COLUMN behavior.event_type.owner IS 'the role that may alter and drop it; where there is none of that name, the extension''s owner alone may';
 COMMENT ON COLUMN behavior.event_type.retired_at IS 'when another version took its place or the type was dropped; NULL: it is in force';
 REVOKE ALL ON behavior._event_type, behavior.event_type FROM PUBLIC;
 
@@ -42,10 +42,10 @@ COMMENT ON FUNCTION behavior.create_event_type(text, jsonb, text, boolean) IS
 CREATE FUNCTION behavior.alter_event_type(type text, schema jsonb, source text DEFAULT '*') RETURNS void
 	AS 'MODULE_PATHNAME', 'behavior_alter_event_type' LANGUAGE C VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE;
 COMMENT ON FUNCTION behavior.alter_event_type(text, jsonb, text) IS
-'gives a type another schema as its next version, for events sent from now on: stored events are never touched; the same schema again changes nothing; 22023 with the path when the schema is not valid, 42704 when the type is not declared, 42501 unless the caller is its owner';
+'gives a type another schema as its next version, for events sent from now on: stored events are never touched; the same schema again changes nothing; 22023 with the path when the schema is not valid, 42704 when the type is not declared, 42501 unless the caller is its owner or the extension''s';
 CREATE FUNCTION behavior.drop_event_type(type text, source text DEFAULT '*') RETURNS void
 	AS 'MODULE_PATHNAME', 'behavior_drop_event_type' LANGUAGE C VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE;
 COMMENT ON FUNCTION behavior.drop_event_type(text, text) IS
-'withdraws the declaration of a type; its versions stay in behavior.event_type; 42704 when the type is not declared, 42501 unless the caller is its owner';
+'withdraws the declaration of a type; its versions stay in behavior.event_type; 42704 when the type is not declared, 42501 unless the caller is its owner or the extension''s';
 REVOKE ALL ON FUNCTION behavior.create_event_type(text, jsonb, text, boolean), behavior.alter_event_type(text, jsonb, text),
 	behavior.drop_event_type(text, text) FROM PUBLIC;

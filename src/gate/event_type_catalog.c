@@ -133,7 +133,7 @@ close_versions(Versions *versions)
 }
 
 static void
-insert_version(Versions *versions, text *source, text *type, Jsonb *schema, Oid owner)
+insert_version(Versions *versions, text *source, text *type, Jsonb *schema, text *owner)
 {
 	Datum values[EVENT_TYPE_NATTS];
 	bool isnull[EVENT_TYPE_NATTS] = {false};
@@ -144,7 +144,7 @@ insert_version(Versions *versions, text *source, text *type, Jsonb *schema, Oid 
 	values[EVENT_TYPE_VERSION - 1] = Int32GetDatum(versions->last + 1);
 	values[EVENT_TYPE_SCHEMA - 1] = PointerGetDatum(schema);
 	isnull[EVENT_TYPE_SCHEMA - 1] = schema == NULL;
-	values[EVENT_TYPE_OWNER - 1] = ObjectIdGetDatum(owner);
+	values[EVENT_TYPE_OWNER - 1] = PointerGetDatum(owner);
 	values[EVENT_TYPE_CREATED_AT - 1] = TimestampTzGetDatum(GetCurrentTimestamp());
 	values[EVENT_TYPE_RETIRED_AT - 1] = (Datum) 0;
 	isnull[EVENT_TYPE_RETIRED_AT - 1] = true;
@@ -183,22 +183,33 @@ type_label(const text *source, const text *type)
 	return psprintf("event type \"%s\" of source \"%s\"", name, of);
 }
 
-/* Raises unless the type is declared and the caller may act for its owner. */
-static Oid
+/*
+ * Raises unless the type is declared and the caller may act for its owner, which is returned.
+ * Where there is no role of that name the extension's owner still may, and nobody else.
+ */
+static text *
 check_owner(const Versions *versions, const text *source, const text *type)
 {
 	bool isnull;
-	Oid owner;
+	text *owner;
+	char *name;
+	Oid role;
 
 	if (versions->current == NULL)
 		ereport(ERROR, (errcode(ERRCODE_UNDEFINED_OBJECT),
 						errmsg("%s does not exist", type_label(source, type)),
 						errhint("behavior.event_type lists them.")));
-	owner = DatumGetObjectId(heap_getattr(versions->current, EVENT_TYPE_OWNER,
-										  RelationGetDescr(versions->rel), &isnull));
-	if (!has_privs_of_role(GetUserId(), owner))
-		ereport(ERROR, (errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
-						errmsg("must be owner of %s", type_label(source, type))));
+	owner = DatumGetTextPP(heap_getattr(versions->current, EVENT_TYPE_OWNER,
+										RelationGetDescr(versions->rel), &isnull));
+	name = text_to_cstring(owner);
+	role = get_role_oid(name, true);
+	if ((!OidIsValid(role) || !has_privs_of_role(GetUserId(), role)) &&
+		!has_privs_of_role(GetUserId(), behavior_owner()))
+		ereport(ERROR,
+				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+				 errmsg("must be owner of %s", type_label(source, type)),
+				 OidIsValid(role) ? 0 : errdetail("Its owner, role \"%s\", does not exist.", name),
+				 OidIsValid(role) ? 0 : errhint(MISSING_OWNER_HINT)));
 	return owner;
 }
 
@@ -238,7 +249,8 @@ behavior_create_event_type(PG_FUNCTION_ARGS)
 		table_close(versions.rel, NoLock);
 		PG_RETURN_VOID();
 	}
-	insert_version(&versions, source, type, schema, GetUserId());
+	insert_version(&versions, source, type, schema,
+				   cstring_to_text(GetUserNameFromId(GetUserId(), false)));
 	close_versions(&versions);
 	PG_RETURN_VOID();
 }
@@ -253,7 +265,7 @@ behavior_alter_event_type(PG_FUNCTION_ARGS)
 	Jsonb *schema = schema_argument(fcinfo, 1);
 	text *source = name_argument(fcinfo, 2, "source");
 	Versions versions;
-	Oid owner;
+	text *owner;
 
 	PreventCommandIfReadOnly("behavior.alter_event_type()");
 	open_versions(&versions, source, type);

@@ -153,14 +153,14 @@ set_constraints_immediate(void)
 static void
 check_owner(const Subscription *subscription)
 {
-	if (!SearchSysCacheExists1(AUTHOID, ObjectIdGetDatum(subscription->owner)))
-		ereport(ERROR, (errcode(ERRCODE_UNDEFINED_OBJECT),
-						errmsg("the owner of the subscription does not exist"),
-						errdetail("It was the role with OID %u.", subscription->owner)));
+	if (!OidIsValid(subscription->owner))
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_OBJECT),
+				 errmsg("its owner, role \"%s\", does not exist", subscription->owner_name)));
 	if (!subscription_may_read(subscription->owner))
-		ereport(ERROR, (errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
-						errmsg("role \"%s\" lacks SELECT on behavior.event",
-							   GetUserNameFromId(subscription->owner, false))));
+		ereport(ERROR,
+				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+				 errmsg("role \"%s\" lacks SELECT on behavior.event", subscription->owner_name)));
 }
 
 /* The handler, with its argument's type as it should be; raises when there is none.  As the owner.
@@ -189,10 +189,9 @@ find_handler(const Subscription *subscription, Oid array_type)
 				(errcode(ERRCODE_WRONG_OBJECT_TYPE),
 				 errmsg("handler %s is not a function that returns void", subscription->handler)));
 	if (function_aclcheck(oid, subscription->owner) != ACLCHECK_OK)
-		ereport(ERROR,
-				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
-				 errmsg("role \"%s\" lacks EXECUTE on handler %s",
-						GetUserNameFromId(subscription->owner, false), subscription->handler)));
+		ereport(ERROR, (errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+						errmsg("role \"%s\" lacks EXECUTE on handler %s", subscription->owner_name,
+							   subscription->handler)));
 	return oid;
 }
 
@@ -292,6 +291,7 @@ delivery_call(const Subscription *subscription, const SubscriptionProgress *prog
 	volatile bool overdue = false;
 	ErrorData *volatile edata = NULL;
 
+	/* Not try_step(): before anything is rolled back the timer has to be stopped. */
 	BeginInternalSubTransaction(NULL);
 	call_subid = GetCurrentSubTransactionId();
 	MemoryContextSwitchTo(context);

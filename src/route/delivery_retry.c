@@ -72,8 +72,10 @@ delivery_note_failure(const Subscription *subscription, SubscriptionProgress *pr
 			(errcode(ERRCODE_EXTERNAL_ROUTINE_EXCEPTION),
 			 errmsg("subscription \"%s\" is failing: %s", subscription->name, error),
 			 errdetail("This is said once; its events are tried again."),
-			 errhint(
-				 "See behavior.subscription for its state, and behavior.dead_letter for events that were given up.")));
+			 OidIsValid(subscription->owner)
+				 ? errhint(
+					   "See behavior.subscription for its state, and behavior.dead_letter for events that were given up.")
+				 : errhint(MISSING_OWNER_HINT)));
 	}
 	progress->last_error = pnstrdup(error, pg_mbcliplen(error, length, ERROR_MAX_BYTES));
 }

@@ -94,6 +94,12 @@ check_receivable(const Subscription *subscription)
 						errmsg("subscription \"%s\" delivers to a handler", subscription->name),
 						errdetail("Its handler is %s.", subscription->handler),
 						errhint("Create a subscription without a handler to receive from.")));
+	if (!OidIsValid(subscription->owner))
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_OBJECT),
+				 errmsg("the owner of subscription \"%s\" does not exist", subscription->name),
+				 errdetail("It was role \"%s\".", subscription->owner_name),
+				 errhint(MISSING_OWNER_HINT)));
 	if (!subscription_may_read(subscription->owner))
 		ereport(
 			ERROR,
@@ -289,6 +295,7 @@ attempt(Receiver *receiver)
 
 	receiver->changed = receiver->busy = false;
 	receiver->next_due = PG_INT64_MAX;
+	/* Not try_step(): an attempt that found nothing is rolled back, which gives its locks back. */
 	BeginInternalSubTransaction(NULL);
 	MemoryContextSwitchTo(caller);
 	PG_TRY();

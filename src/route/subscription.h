@@ -35,7 +35,8 @@ typedef struct Subscription
 {
 	int64 id;
 	char *name;
-	Oid owner; /* may be gone */
+	char *owner_name;
+	Oid owner; /* InvalidOid: there is no role of that name */
 	Jsonb *pattern;
 	char *handler;		 /* NULL: consumers call receive() */
 	bool takes_delivery; /* the handler's argument is behavior.delivery[], else behavior.event[] */

@@ -2,7 +2,7 @@
 CREATE TABLE behavior._subscription (
 	subscription_id	bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
 	name			text NOT NULL UNIQUE,
-	owner			regrole NOT NULL,
+	owner			text COLLATE "C" NOT NULL,	-- a role's name; there may be no such role (any more): then it rests
 	pattern			jsonb NOT NULL,
 	handler			text,				-- schema-qualified and quoted; NULL: consumers call receive()
 	takes_delivery	boolean NOT NULL DEFAULT false,	-- the handler takes behavior.delivery[], else behavior.event[]
@@ -19,8 +19,7 @@ CREATE TABLE behavior._subscription (
 	skip_batches	bigint[],			-- nor what had been sent by then without being in a tick: runs (first, last, ...); NULL: none, or start_at
 	created_at		timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp()
 );
--- One whose owner was dropped is dead, and its owner's number may be somebody else's where the dump is restored.
-SELECT pg_catalog.pg_extension_config_dump('behavior._subscription', 'WHERE owner::pg_catalog.oid IN (SELECT oid FROM pg_catalog.pg_roles)');
+SELECT pg_catalog.pg_extension_config_dump('behavior._subscription', '');
 SELECT pg_catalog.pg_extension_config_dump('behavior._subscription_subscription_id_seq', '');
 COMMENT ON TABLE behavior._subscription IS 'definitions of subscriptions';
 

@@ -33,6 +33,19 @@ CREATE FUNCTION behavior.resume_subscription(name text)
 	AS 'MODULE_PATHNAME', 'behavior_resume_subscription';
 COMMENT ON FUNCTION behavior.resume_subscription(text) IS
 	'ends pause_subscription(), and the rest that failures have brought; for the owner: 42501, 42704 for an unknown name';
+
+-- Whoever may write the two tables may do it: the extension's owner.
+CREATE FUNCTION behavior.reassign_owned(old_owner name, new_owner name) RETURNS bigint
+	LANGUAGE sql VOLATILE STRICT PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
+	AS $$
+		WITH role AS (SELECT rolname::text AS name FROM pg_roles WHERE oid = quote_ident(new_owner)::regrole),
+			types AS (UPDATE behavior._event_type t SET owner = r.name FROM role r WHERE t.owner = old_owner RETURNING t.retired_at),
+			subscriptions AS (UPDATE behavior._subscription s SET owner = r.name FROM role r WHERE s.owner = old_owner RETURNING 1)
+		SELECT (SELECT count(*) FROM types WHERE retired_at IS NULL) + (SELECT count(*) FROM subscriptions)
+	$$;
+COMMENT ON FUNCTION behavior.reassign_owned(name, name) IS
+	'gives the event types and subscriptions of one role to another, and returns how many; they know their owners by name, so that a role may be gone or have been renamed; for the extension''s owner: 42501, 42704 when there is no role new_owner';
+REVOKE ALL ON FUNCTION behavior.reassign_owned(name, name) FROM PUBLIC;
 REVOKE ALL ON FUNCTION
 	behavior.create_subscription(text, jsonb, regproc, int, interval, boolean, interval, int, interval, timestamptz, boolean),
 	behavior.alter_subscription(text, jsonb, regproc, int, interval, boolean, interval, int, interval, boolean),
@@ -49,10 +62,10 @@ COMMENT ON FUNCTION behavior._delivery_waiting(bigint, boolean) IS
 -- queued up to it.  replay_first to live_last: first and last rows of the two parts, from its position on.
 CREATE VIEW behavior._subscription_status AS
 	SELECT s.subscription_id, s.name, s.pattern, s.handler, s.owner, h.handled AS delivered, p.failed, p.dead_letters, p.late,
-		p.failures, COALESCE(j.error, p.last_error) AS last_error, LEAST(j.failing_since, p.failing_since) AS failing_since,
+		p.failures, COALESCE(j.error, o.error, p.last_error) AS last_error, LEAST(j.failing_since, p.failing_since) AS failing_since,
 		CASE WHEN s.paused THEN 'paused'
 			WHEN j.joined_tick IS NULL THEN 'starting'
-			WHEN j.error IS NOT NULL OR p.failing_since IS NOT NULL THEN 'failing'
+			WHEN j.error IS NOT NULL OR o.error IS NOT NULL OR p.failing_since IS NOT NULL THEN 'failing'
 			WHEN p.replaying OR rf.queued IS NOT NULL THEN 'replaying'
 			ELSE 'current' END AS state,
 		CASE WHEN p.replaying OR rf.queued IS NOT NULL THEN 0
@@ -64,6 +77,9 @@ CREATE VIEW behavior._subscription_status AS
 			CASE WHEN j.joined_tick IS NOT NULL THEN u.since END), interval '0') AS lag
 	FROM behavior._subscription s
 		LEFT JOIN behavior._subscription_join j ON j.subscription_id = s.subscription_id
+		-- Said at once, also of one that has nothing to deliver, or no handler.
+		CROSS JOIN LATERAL (SELECT CASE WHEN NOT EXISTS (SELECT FROM pg_catalog.pg_roles r WHERE r.rolname = s.owner)
+			THEN pg_catalog.format('its owner, role "%s", does not exist (42704)', s.owner) END AS error) o
 		CROSS JOIN LATERAL (SELECT * FROM behavior._subscription_progress p
 			WHERE p.subscription_id = s.subscription_id ORDER BY p.step DESC LIMIT 1) p
 		LEFT JOIN LATERAL (SELECT c.first_delivery_id, c.events, c.queued, c.queued_at FROM behavior._delivery_chunk c
@@ -93,7 +109,7 @@ CREATE VIEW behavior._subscription_status AS
 COMMENT ON VIEW behavior._subscription_status IS 'what behavior.subscription and behavior.projection say of subscriptions';
 
 CREATE VIEW behavior.subscription AS
-	SELECT name, pattern, handler, pg_catalog.pg_get_userbyid(owner) AS owner, state, matched, delivered, failed, dead_letters,
+	SELECT name, pattern, handler, owner::pg_catalog.name AS owner, state, matched, delivered, failed, dead_letters,
 		late, lag_events, lag, last_error, failing_since
 	FROM behavior._subscription_status;
 COMMENT ON VIEW behavior.subscription IS

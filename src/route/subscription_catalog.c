@@ -130,7 +130,8 @@ subscription_from_tuple(HeapTuple tuple, TupleDesc desc, Snapshot snapshot)
 	heap_deform_tuple(tuple, desc, values, nulls);
 	subscription->id = DatumGetInt64(VALUE(SUBSCRIPTION_ID));
 	subscription->name = TextDatumGetCString(VALUE(SUBSCRIPTION_NAME));
-	subscription->owner = DatumGetObjectId(VALUE(SUBSCRIPTION_OWNER));
+	subscription->owner_name = TextDatumGetCString(VALUE(SUBSCRIPTION_OWNER));
+	subscription->owner = get_role_oid(subscription->owner_name, true);
 	subscription->pattern = DatumGetJsonbPCopy(VALUE(SUBSCRIPTION_PATTERN));
 	if (!IS_NULL(SUBSCRIPTION_HANDLER))
 		subscription->handler = TextDatumGetCString(VALUE(SUBSCRIPTION_HANDLER));
@@ -211,15 +212,21 @@ Subscription *
 subscription_of_caller(const char *name, Snapshot snapshot)
 {
 	Subscription *subscription = subscription_find(name, snapshot);
+	bool owned;
 
 	if (subscription == NULL)
 		ereport(ERROR, (errcode(ERRCODE_UNDEFINED_OBJECT),
 						errmsg("subscription \"%s\" does not exist", name),
 						errhint("Create it with behavior.create_subscription().")));
-	if (!has_privs_of_role(GetUserId(), subscription->owner) &&
+	owned = OidIsValid(subscription->owner);
+	if (!(owned && has_privs_of_role(GetUserId(), subscription->owner)) &&
 		!has_privs_of_role(GetUserId(), behavior_owner()))
 		ereport(ERROR, (errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
-						errmsg("must be owner of subscription \"%s\"", name)));
+						errmsg("must be owner of subscription \"%s\"", name),
+						owned ? 0
+							  : errdetail("Its owner, role \"%s\", does not exist.",
+										  subscription->owner_name),
+						owned ? 0 : errhint(MISSING_OWNER_HINT)));
 	return subscription;
 }
 

@@ -280,7 +280,7 @@ insert_subscription(const char *name, const Definition *definition, bool has_sta
 		" batch_window, ordered, reorder_window, max_attempts, max_age, start_at, reserved_worker, created_tick,"
 		" skip_batches) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15)"
 		" RETURNING subscription_id";
-	Oid types[] = {TEXTOID,		REGROLEOID,		JSONBOID, TEXTOID,	   BOOLOID,
+	Oid types[] = {TEXTOID,		TEXTOID,		JSONBOID, TEXTOID,	   BOOLOID,
 				   INT4OID,		INTERVALOID,	BOOLOID,  INTERVALOID, INT4OID,
 				   INTERVALOID, TIMESTAMPTZOID, BOOLOID,  INT8OID,	   INT8ARRAYOID};
 	char nulls[] = "               ";
@@ -289,7 +289,7 @@ insert_subscription(const char *name, const Definition *definition, bool has_sta
 	BatchSet *sent = tick_batches(snapshot, tick, TICK_ALL);
 	Datum values[lengthof(types)];
 	SecureContext secure;
-	Oid owner = GetUserId();
+	char *owner = GetUserNameFromId(GetUserId(), false);
 	int64 id;
 	bool isnull;
 
@@ -297,7 +297,7 @@ insert_subscription(const char *name, const Definition *definition, bool has_sta
 		subscription_check_reserved(0);
 	UnregisterSnapshot(snapshot);
 	values[0] = CStringGetTextDatum(name);
-	values[1] = ObjectIdGetDatum(owner);
+	values[1] = CStringGetTextDatum(owner);
 	values[2] = JsonbPGetDatum(definition->pattern);
 	values[3] = definition->handler ? CStringGetTextDatum(definition->handler) : (Datum) 0;
 	nulls[3] = definition->handler ? ' ' : 'n';

@@ -95,5 +95,71 @@ foreach my $database (qw(original custom plain watched))
 	check_effects($node, $database, 'visible', $total + 100, $database);
 }
 
+# Owners are known by name: what is restored where there is no such role is all there, and a subscription waits for one.
+my $owner_grants = q{
+	GRANT SELECT ON behavior.event TO keeper;
+	GRANT ALL ON public.effect, public.allowed TO keeper};
+$node->safe_psql('postgres', 'CREATE ROLE keeper');
+create_database($node, 'owned');
+create_effects($node, 'owned');
+create_handler($node, 'owned', 'kept');
+$node->safe_psql('owned', qq{$owner_grants;
+	SELECT behavior.create_subscription('pulled', '{"detail-type": ["Order"]}');
+	SELECT behavior.create_event_type('Order', '{"required": ["number"]}');
+	SELECT behavior.reassign_owned(current_user, 'keeper')});
+$node->safe_psql('owned', 'CALL behavior.tick()');
+create_handler($node, 'owned', 'plain');
+send_orders($node, 'owned', 1, 40);
+$node->safe_psql('owned', 'CALL behavior.tick()');
+ok(wait_until_delivered($node, 'owned'), 'owned: delivered');
+my $definitions = q{SELECT string_agg(x, E'\n' ORDER BY x COLLATE "C") FROM (
+	SELECT 'subscription ' || to_jsonb(s)::text AS x FROM behavior._subscription s
+	UNION ALL SELECT 'type ' || to_jsonb(t)::text FROM behavior._event_type t) x};
+my $owned = $node->safe_psql('owned', $definitions);
+like($owned, qr/"owner": "keeper"/, 'owned: by a role');
+$node->command_ok([ 'pg_dump', '-Fc', '-f', "$folder/owned", $node->connstr('owned') ], 'owned: dump');
+$node->safe_psql('postgres', 'ALTER ROLE keeper RENAME TO somebody');
+
+foreach my $database (qw(owned mended given))
+{
+	if ($database ne 'owned')
+	{
+		$node->safe_psql('postgres', "CREATE DATABASE $database TEMPLATE template0");
+		$node->command_ok([ 'pg_restore', '--exit-on-error', '--no-owner', '--no-privileges', '-d', $node->connstr($database), "$folder/owned" ],
+			"$database: restore without the role");
+	}
+	is($node->safe_psql($database, $definitions), $owned, "$database: all definitions are there");
+	is($node->safe_psql($database, 'SELECT name, owner, state, last_error FROM behavior.subscription ORDER BY name'),
+		join("\n", 'kept|keeper|failing|its owner, role "keeper", does not exist (42704)', 'plain|' . $node->safe_psql($database, 'SELECT current_user') . '|current|',
+			'pulled|keeper|failing|its owner, role "keeper", does not exist (42704)'), "$database: and say what is wrong");
+
+	my $position = log_position($node);
+	send_orders($node, $database, 41, 80);
+	$node->safe_psql($database, q{INSERT INTO behavior.event (event_id, type) VALUES ('bad', 'Order')});
+	is($node->safe_psql($database, q{SELECT reason FROM behavior.dead_letter WHERE event_id = 'bad'}), 'schema_violation', "$database: types hold");
+	ok($node->poll_query_until($database, q{SELECT bool_and(delivered = 72 AND state = 'current') FROM behavior.subscription WHERE name = 'plain'}),
+		"$database: other subscriptions go on");
+	ok($node->poll_query_until($database, 'SELECT sum(events) = 80 FROM behavior.session'), "$database: so do projections");
+	ok($node->poll_query_until($database, q{SELECT failing_since IS NOT NULL FROM behavior.subscription WHERE name = 'kept'}), "$database: it was tried");
+	is($node->safe_psql($database, q{SELECT matched, delivered, failed, dead_letters, lag_events FROM behavior.subscription WHERE name = 'kept'}),
+		'72|36|0|0|36', "$database: nothing is lost, and no attempt used up");
+	like(log_since($node, $position), qr/WARNING: .*"kept" is failing: its owner, role "keeper", does not exist.*HINT: .*reassign_owned/s,
+		"$database: a warning says what to do");
+	my ($code, $stdout, $stderr) = $node->psql($database, q{SELECT * FROM behavior.receive('pulled')});
+	like($stderr, qr/the owner of subscription "pulled" does not exist/, "$database: nobody receives for it");
+}
+
+# The role is there again, or somebody else takes over.
+$node->safe_psql('postgres', 'ALTER ROLE somebody RENAME TO keeper');
+$node->safe_psql('mended', $owner_grants);
+is($node->safe_psql('given', q{SELECT behavior.reassign_owned('keeper', current_user)}), '3', 'given: to somebody else');
+foreach my $database (qw(owned mended given))
+{
+	$node->safe_psql($database, q{SELECT behavior.resume_subscription('kept')});
+	ok(wait_until_delivered($node, $database), "$database: the rest is delivered");
+	check_effects($node, $database, $_, 80, $database) foreach qw(kept plain);
+	is($node->safe_psql($database, q{SELECT count(*) FROM behavior.receive('pulled', 1000)}), '72', "$database: and received");
+}
+
 $node->stop;
 done_testing();
