@@ -150,6 +150,41 @@ FROM ever e LEFT JOIN behavior.session s USING (session_id)
 SELECT count(*) FROM behavior.verify('sessions');
 SELECT count(*) FROM behavior.event_session WHERE (session_id IS NULL) IS DISTINCT FROM (coalesce(anonymous_id, user_id) IS NULL OR type IN ('identify', 'group', 'alias'));
 
+-- Event ids and sequences of every kind, all at one moment: what rows keep of them orders events that come later.
+CREATE VIEW ids AS SELECT row_number() OVER (ORDER BY sequence NULLS FIRST, event_id COLLATE "C") AS n, * FROM (
+	SELECT id AS event_id, NULL::bigint AS sequence FROM unnest(ARRAY['00000000-0000-0000-0000-000000000000', 'ffffffff-ffff-ffff-ffff-ffffffffffff',
+		'a81bc81b-dead-4e5d-abff-90865d1e13b1', 'A81BC81B-DEAD-4E5D-ABFF-90865D1E13B1', 'a81bc81bdead4e5dabff90865d1e13b1', 'a81bc81b-dead-4e5d-abff-90865d1e13b',
+		'a81bc81b-dead-4e5d-abff-90865d1e13bg', 'a81bc81b_dead_4e5d_abff_90865d1e13b1', '{a81bc81b-dead-4e5d-abff-90865d1e13}', 'x', 'é', repeat('long', 60)]) id
+	UNION ALL SELECT repeat(s::text, 2), s FROM unnest('{-9223372036854775808,-300,-64,-1,0,1,63,64,16384,9223372036854775807}'::bigint[]) s) x;
+CREATE PROCEDURE send_ids(visitor text, ascending boolean) LANGUAGE plpgsql AS $$
+DECLARE i record;
+BEGIN
+	FOR i IN SELECT * FROM ids ORDER BY CASE WHEN ascending THEN n ELSE -n END LOOP
+		INSERT INTO behavior.event (event_id, source, type, anonymous_id, user_id, occurred_at, sequence, properties)
+		VALUES (i.event_id, visitor, 'type ' || i.n % 3, visitor, 'u' || i.n, '2024-07-01 10:00+00', i.sequence, jsonb_build_object('page', i.n, 'utm_source', 's' || i.n));
+		CALL behavior.tick();
+	END LOOP;
+END
+$$;
+BEGIN; CALL send_ids('up', true); CALL send_ids('down', false); COMMIT;
+SELECT visitor, user_id, events, entry_type, entry_page, exit_type, exit_page, entry_properties, type_counts FROM behavior.session WHERE visitor IN ('up', 'down') ORDER BY 1;
+SELECT count(DISTINCT merge) FROM behavior._session WHERE visitor IN ('up', 'down');
+SELECT count(*) FROM behavior.verify('sessions');
+-- Nothing is believed of what is packed: whole, cut short at each byte, and with bytes that are none of it.
+SELECT behavior._session_type_counts('\x02000501ac02', 'a', 'b'), behavior._session_type_counts('\x00', 'a', 'b'), behavior._session_type_counts('\x01047a7a07', 'a', 'b');
+CREATE FUNCTION refused(merge bytea) RETURNS text LANGUAGE plpgsql AS $$
+BEGIN
+	PERFORM behavior._session_type_counts(merge, 'a', 'b');
+	RETURN NULL;
+EXCEPTION WHEN OTHERS THEN
+	RETURN SQLSTATE;
+END
+$$;
+SELECT behavior._session_type_counts('\x03000504c3a908019601', 'a', 'b');
+SELECT n, refused(substr('\x03000504c3a908019601'::bytea, 1, n)) FROM generate_series(0, 10) n;
+SELECT refused('\x0103ff01') AS encoding, refused('\x01030001') AS zero, refused('\x0100ffffffffffffffffffff01') AS number, refused('\x0100ffffffffffffffffff01') AS negative,
+	refused('\xffffffff0f') AS types, refused('\x01ffffffff0f01') AS name;
+
 -- Rows wider than a page's share, and a visitor with many types.
 INSERT INTO behavior.event (event_id, source, type, anonymous_id, occurred_at, properties)
 SELECT 'w' || i, 'wide', 'type ' || i, 'w', '2024-05-01 10:00+00'::timestamptz + i * interval '1 second',
@@ -163,7 +198,7 @@ SELECT source, events, page_views, length(entry_page), length(exit_page), (SELEC
 FROM behavior.session WHERE source = 'wide';
 SELECT session_id = behavior.session_id('wide', 'w', 'w1') AS found FROM behavior.session WHERE session_id = behavior.session_id('wide', 'w', 'w1');
 SELECT count(*) FROM behavior.verify('sessions');
-DROP VIEW short, comparable;
+DROP VIEW short, comparable, ids;
 DROP TABLE visit, traffic, ever;
-DROP FUNCTION send;
-DROP PROCEDURE send_shuffled;
+DROP FUNCTION send, refused;
+DROP PROCEDURE send_shuffled, send_ids;

@@ -11,8 +11,8 @@
  * The flow of a fold: session_event.c says what an event's part in a session is,
  * session_chunk.c collects events by visitor, session_run.c makes runs of them, session_fold.c
  * merges these with the rows that session_store.c finds, and writes them back through it;
- * session_row.c turns rows into runs and back.  Beside it: session.c (settings, ids, entry),
- * session_alias.c, session_build.c (rebuild).
+ * session_row.c turns rows into runs and back, session_pack.c the part of a row that only merging
+ * needs.  Beside it: session.c (settings, ids, entry), session_alias.c, session_build.c (rebuild).
  */
 #ifndef BEHAVIOR_SESSION_H
 #define BEHAVIOR_SESSION_H
@@ -178,8 +178,7 @@ extern void session_folder_end(SessionFolder *folder);
 
 /* session_row.c */
 extern void session_run_from_row(SessionRun *run, TupleDesc desc, HeapTuple tuple);
-extern HeapTuple session_run_to_row(SessionRun *run, const SessionVisitor *visitor, TupleDesc desc,
-									MemoryContext scratch);
+extern HeapTuple session_run_to_row(SessionRun *run, const SessionVisitor *visitor, TupleDesc desc);
 
 /* session_store.c: rows of behavior._session, or of behavior._session_next. */
 typedef struct SessionStore SessionStore;

@@ -1,39 +1,23 @@
--- Sessions.  Besides what behavior.session shows, a row keeps the order key (time, sequence, event id) of the
--- events that its values come from, so that rows merge without rereading the log.  A key of which the "at"
--- column is NULL is that of the first event (entry_page, properties) or of the last (exit_page, user).
+-- Sessions.  Besides what behavior.session shows, a row keeps in "merge" (see session_pack.c) the counts of types, and
+-- the order key (time, sequence, event id) of the events that its values come from, so that rows merge without
+-- rereading the log.  What is read most comes first and has a fixed width; what updates change lies together.
 -- started_at is in the primary key since an event_id may come back once the idempotency window has passed.
 CREATE TABLE behavior._session (
-	session_id				uuid NOT NULL,
-	visitor_hash			bigint NOT NULL,
-	started_at				timestamptz NOT NULL,
-	ended_at				timestamptz NOT NULL,
-	events					bigint NOT NULL,
-	page_views				bigint NOT NULL,
-	first_sequence			bigint,
-	last_sequence			bigint,
-	entry_page_at			timestamptz,
-	entry_page_sequence		bigint,
-	exit_page_at			timestamptz,
-	exit_page_sequence		bigint,
-	properties_at			timestamptz,
-	properties_sequence		bigint,
-	user_at					timestamptz,
-	user_sequence			bigint,
-	source					text NOT NULL,
-	visitor					text NOT NULL,
-	user_id					text,
-	entry_type				text NOT NULL,
-	entry_page				text,
-	exit_type				text NOT NULL,
-	exit_page				text,
-	entry_properties		jsonb,
-	type_counts				jsonb NOT NULL,
-	first_event_id			text NOT NULL,
-	last_event_id			text NOT NULL,
-	entry_page_event_id		text,
-	exit_page_event_id		text,
-	properties_event_id		text,
-	user_event_id			text,
+	session_id			uuid NOT NULL,
+	visitor_hash		bigint NOT NULL,
+	started_at			timestamptz NOT NULL,
+	ended_at			timestamptz NOT NULL,
+	events				bigint NOT NULL,
+	page_views			bigint NOT NULL,
+	user_id				text,
+	exit_type			text NOT NULL,
+	exit_page			text,
+	merge				bytea NOT NULL,
+	source				text NOT NULL,
+	visitor				text NOT NULL,
+	entry_type			text NOT NULL,
+	entry_page			text,
+	entry_properties	jsonb,
 	PRIMARY KEY (session_id, started_at)
 ) WITH (fillfactor = 80);
 CREATE INDEX _session_visitor ON behavior._session (visitor_hash, started_at);
@@ -56,9 +40,16 @@ CREATE INDEX session_alias_merged_into ON behavior.session_alias (merged_into);
 SELECT pg_catalog.pg_extension_config_dump('behavior.session_alias', '');
 COMMENT ON TABLE behavior.session_alias IS 'ids that sessions once had, and the session that each is now part of';
 
+-- Open to everybody, since a view's functions run as its reader.
+CREATE FUNCTION behavior._session_type_counts(merge bytea, entry_type text, exit_type text) RETURNS jsonb
+	LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE COST 10
+	AS 'MODULE_PATHNAME', 'behavior_session_type_counts';
+COMMENT ON FUNCTION behavior._session_type_counts(bytea, text, text) IS 'how many events of each type a session has, from what is kept to merge it';
+
 CREATE VIEW behavior.session AS
 	SELECT session_id, source, visitor, user_id, started_at, ended_at, ended_at - started_at AS duration,
-		events, page_views, entry_type, entry_page, exit_type, exit_page, entry_properties, type_counts
+		events, page_views, entry_type, entry_page, exit_type, exit_page, entry_properties,
+		behavior._session_type_counts(merge, entry_type, exit_type) AS type_counts
 	FROM behavior._session;
 COMMENT ON VIEW behavior.session IS 'sessions as of the last tick: maximal runs of a visitor''s events with no pause longer than behavior.session_timeout';
 

@@ -1,9 +1,14 @@
 /*
  * session_row.h
  *		Columns of behavior._session and behavior._session_next by number.
+ *
+ * What most queries read comes first and has a fixed width; then what an update changes, side by
+ * side, since the log of an update leaves out what is the same before and behind.
  */
 #ifndef BEHAVIOR_SESSION_ROW_H
 #define BEHAVIOR_SESSION_ROW_H
+
+#include "fold/session.h"
 
 enum
 {
@@ -13,32 +18,21 @@ enum
 	SESSION_ENDED_AT,
 	SESSION_EVENTS,
 	SESSION_PAGE_VIEWS,
-	SESSION_FIRST_SEQUENCE,
-	SESSION_LAST_SEQUENCE,
-	SESSION_ENTRY_PAGE_AT,
-	SESSION_ENTRY_PAGE_SEQUENCE,
-	SESSION_EXIT_PAGE_AT,
-	SESSION_EXIT_PAGE_SEQUENCE,
-	SESSION_PROPERTIES_AT,
-	SESSION_PROPERTIES_SEQUENCE,
-	SESSION_USER_AT,
-	SESSION_USER_SEQUENCE,
-	SESSION_SOURCE,
-	SESSION_VISITOR,
 	SESSION_USER_ID,
-	SESSION_ENTRY_TYPE,
-	SESSION_ENTRY_PAGE,
 	SESSION_EXIT_TYPE,
 	SESSION_EXIT_PAGE,
+	SESSION_MERGE,
+	SESSION_SOURCE,
+	SESSION_VISITOR,
+	SESSION_ENTRY_TYPE,
+	SESSION_ENTRY_PAGE,
 	SESSION_ENTRY_PROPERTIES,
-	SESSION_TYPE_COUNTS,
-	SESSION_FIRST_EVENT_ID,
-	SESSION_LAST_EVENT_ID,
-	SESSION_ENTRY_PAGE_EVENT_ID,
-	SESSION_EXIT_PAGE_EVENT_ID,
-	SESSION_PROPERTIES_EVENT_ID,
-	SESSION_USER_EVENT_ID,
-	SESSION_NATTS = SESSION_USER_EVENT_ID
+	SESSION_NATTS = SESSION_ENTRY_PROPERTIES
 };
+
+/* session_pack.c: column "merge" */
+extern Size session_pack_bound(const SessionRun *run);
+extern char *session_pack(char *to, SessionRun *run);
+extern void session_unpack(SessionRun *run, Bytes packed);
 
 #endif

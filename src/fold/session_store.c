@@ -4,9 +4,9 @@
  *
  * Only who holds the projection's lock writes, so a row that was found is still the newest
  * one when it is written.  New rows are collected and inserted many at once.  Visitors
- * come in the order of their hashes, so the pages of that index are met one after the other; ids
- * are random, so their entries in the primary key are made at the end of a chunk, in the order
- * of that index.
+ * come in the order of their hashes, so the pages of that index are met one after the other.
+ * Entries of new rows in indexes that we know are made at the end of a chunk, index after index
+ * and in the order of each: nothing looks for these rows before, since a chunk has a visitor once.
  */
 #include "postgres.h"
 
@@ -19,8 +19,8 @@
 #include "access/tableam.h"
 #include "access/xact.h"
 #include "catalog/indexing.h"
+#include "catalog/pg_am_d.h"
 #include "miscadmin.h"
-#include "port/pg_bswap.h"
 #include "utils/builtins.h"
 #include "utils/fmgroids.h"
 #include "utils/memutils.h"
@@ -34,21 +34,36 @@
 #include "fold/session_row.h"
 
 #define INSERT_ROWS 256 /* collected before they are inserted */
+#define MAX_COLUMNS 3	/* of an index that we know */
 
-/* A row that is not in the primary key yet. */
-typedef struct KeyEntry
+/* A row that is not in the indexes yet, but for those that others added. */
+typedef struct IndexEntry
 {
-	uint64 prefix; /* of the id, for sorting */
 	pg_uuid_t id;
+	int64 visitor_hash;
 	TimestampTz started_at;
 	ItemPointerData tid;
-} KeyEntry;
+} IndexEntry;
 
-#define ST_SORT			sort_key_entries
-#define ST_ELEMENT_TYPE KeyEntry
+#define ST_SORT			 sort_by_id
+#define ST_ELEMENT_TYPE	 IndexEntry
+#define ST_COMPARE(a, b) memcmp(&(a)->id, &(b)->id, sizeof(pg_uuid_t))
+#define ST_SCOPE		 static
+#define ST_DEFINE
+#include "lib/sort_template.h"
+
+#define ST_SORT			sort_by_visitor
+#define ST_ELEMENT_TYPE IndexEntry
 #define ST_COMPARE(a, b)                                                                           \
-	((a)->prefix != (b)->prefix ? ((a)->prefix < (b)->prefix ? -1 : 1)                             \
-								: memcmp(&(a)->id, &(b)->id, sizeof(pg_uuid_t)))
+	((a)->visitor_hash < (b)->visitor_hash ? -1 : (a)->visitor_hash > (b)->visitor_hash)
+#define ST_SCOPE static
+#define ST_DEFINE
+#include "lib/sort_template.h"
+
+#define ST_SORT			sort_by_start
+#define ST_ELEMENT_TYPE IndexEntry
+#define ST_COMPARE(a, b)                                                                           \
+	((a)->started_at < (b)->started_at ? -1 : (a)->started_at > (b)->started_at)
 #define ST_SCOPE static
 #define ST_DEFINE
 #include "lib/sort_template.h"
@@ -59,8 +74,8 @@ struct SessionStore
 	Relation rel;
 	Relation visitor_index;
 	CatalogIndexState indexes;
-	ResultRelInfo other_indexes; /* without the primary key, if its entries are made later */
-	int primary_key;			 /* which of "indexes" it is; -1: it gets its entries at once */
+	ResultRelInfo known_indexes; /* their entries are made later */
+	ResultRelInfo other_indexes;
 	Snapshot snapshot;
 	IndexScanDesc scan;
 	TupleTableSlot *found;
@@ -68,45 +83,61 @@ struct SessionStore
 	TupleTableSlot *slots[INSERT_ROWS];
 	int nentries;
 	int max_entries;
-	KeyEntry *entries;
-	MemoryContext scan_context; /* what the index scan keeps between its calls */
-	MemoryContext row_context;	/* values of the row being written */
-	MemoryContext slot_context; /* rows in slots */
+	IndexEntry *entries;
+	MemoryContext scan_context;	 /* what the index scan keeps between its calls */
+	MemoryContext slot_context;	 /* rows in slots */
+	MemoryContext entry_context; /* what making an index entry leaves behind */
 };
 
-/* Is this index the primary key that we know? */
+/* Can all that this index holds be told from an IndexEntry? */
 static bool
-is_primary_key(Relation rel, Relation index, const IndexInfo *info)
+is_known(Relation index, const IndexInfo *info)
 {
-	return RelationGetRelid(index) == RelationGetPrimaryKeyIndex_compat(rel) &&
-		   info->ii_NumIndexAttrs == 2 && info->ii_IndexAttrNumbers[0] == SESSION_ID &&
-		   info->ii_IndexAttrNumbers[1] == SESSION_STARTED_AT && index->rd_index->indimmediate;
+	if (index->rd_rel->relam != BTREE_AM_OID || info->ii_NumIndexAttrs > MAX_COLUMNS ||
+		info->ii_Expressions != NIL || info->ii_Predicate != NIL || info->ii_ExclusionOps != NULL ||
+		!index->rd_index->indimmediate)
+		return false;
+	for (int i = 0; i < info->ii_NumIndexAttrs; i++)
+	{
+		AttrNumber column = info->ii_IndexAttrNumbers[i];
+
+		if (column != SESSION_ID && column != SESSION_VISITOR_HASH && column != SESSION_STARTED_AT)
+			return false;
+	}
+	return true;
 }
 
-/* Sets the primary key apart from the other indexes. */
+static void
+add_index(ResultRelInfo *indexes, Relation index, IndexInfo *info)
+{
+	indexes->ri_IndexRelationDescs[indexes->ri_NumIndices] = index;
+	indexes->ri_IndexRelationInfo[indexes->ri_NumIndices++] = info;
+}
+
+static void
+copy_without_indexes(ResultRelInfo *to, const ResultRelInfo *from)
+{
+	*to = *from;
+	to->ri_IndexRelationDescs = palloc(sizeof(Relation) * (from->ri_NumIndices + 1));
+	to->ri_IndexRelationInfo = palloc(sizeof(IndexInfo *) * (from->ri_NumIndices + 1));
+	to->ri_NumIndices = 0;
+}
+
+/* Sets the indexes that we know apart from what others added. */
 static void
 split_indexes(SessionStore *store)
 {
 	const ResultRelInfo *all = store->indexes;
-	ResultRelInfo *others = &store->other_indexes;
 
-	*others = *all;
-	others->ri_IndexRelationDescs = palloc(sizeof(Relation) * (all->ri_NumIndices + 1));
-	others->ri_IndexRelationInfo = palloc(sizeof(IndexInfo *) * (all->ri_NumIndices + 1));
-	others->ri_NumIndices = 0;
-	store->primary_key = -1;
+	copy_without_indexes(&store->known_indexes, all);
+	copy_without_indexes(&store->other_indexes, all);
 	for (int i = 0; i < all->ri_NumIndices; i++)
 	{
 		Relation index = all->ri_IndexRelationDescs[i];
 		IndexInfo *info = all->ri_IndexRelationInfo[i];
 
-		if (is_primary_key(store->rel, index, info))
-		{
-			store->primary_key = i;
-			continue;
-		}
-		others->ri_IndexRelationDescs[others->ri_NumIndices] = index;
-		others->ri_IndexRelationInfo[others->ri_NumIndices++] = info;
+		add_index(is_known(index, info) ? &store->known_indexes : &store->other_indexes, index,
+				  info);
 	}
 }
 
@@ -124,10 +155,10 @@ session_store_open(bool next)
 	split_indexes(store);
 	store->scan_context = AllocSetContextCreate(CurrentMemoryContext, "behavior session scan",
 												ALLOCSET_DEFAULT_SIZES);
-	store->row_context =
-		AllocSetContextCreate(CurrentMemoryContext, "behavior session row", ALLOCSET_DEFAULT_SIZES);
 	store->slot_context = AllocSetContextCreate(CurrentMemoryContext, "behavior session rows",
 												ALLOCSET_DEFAULT_SIZES);
+	store->entry_context = AllocSetContextCreate(CurrentMemoryContext, "behavior session entries",
+												 ALLOCSET_DEFAULT_SIZES);
 	store->found = table_slot_create(store->rel, NULL);
 	for (int i = 0; i < INSERT_ROWS; i++)
 		store->slots[i] = MakeSingleTupleTableSlot(RelationGetDescr(store->rel), &TTSOpsHeapTuple);
@@ -158,8 +189,8 @@ session_store_close(SessionStore *store)
 	index_close(store->visitor_index, AccessShareLock);
 	table_close(store->rel, NoLock);
 	MemoryContextDelete(store->scan_context);
-	MemoryContextDelete(store->row_context);
 	MemoryContextDelete(store->slot_context);
+	MemoryContextDelete(store->entry_context);
 }
 
 /* Sees from now on what has been written so far. */
@@ -240,40 +271,41 @@ session_store_find(SessionStore *store, const SessionVisitor *visitor, Timestamp
 	return runs;
 }
 
-/* Inserts the rows that have been collected, but for their entries in the primary key. */
+/* Notes what the indexes have to know of a row that stands in the table. */
+static void
+add_entry(SessionStore *store, HeapTuple tuple)
+{
+	TupleDesc desc = RelationGetDescr(store->rel);
+	IndexEntry *entry;
+	bool isnull;
+
+	if (store->nentries == store->max_entries)
+	{
+		store->max_entries = Max(INSERT_ROWS, store->max_entries * 2);
+		store->entries =
+			store->entries == NULL
+				? MemoryContextAlloc(store->context, sizeof(IndexEntry) * store->max_entries)
+				: repalloc_huge(store->entries, sizeof(IndexEntry) * store->max_entries);
+	}
+	entry = &store->entries[store->nentries++];
+	entry->id = *DatumGetUUIDP(heap_getattr(tuple, SESSION_ID, desc, &isnull));
+	entry->visitor_hash = DatumGetInt64(heap_getattr(tuple, SESSION_VISITOR_HASH, desc, &isnull));
+	entry->started_at = DatumGetTimestampTz(heap_getattr(tuple, SESSION_STARTED_AT, desc, &isnull));
+	entry->tid = tuple->t_self;
+}
+
+/* Inserts the rows that have been collected, without their entries in the indexes that we know. */
 static void
 insert_rows(SessionStore *store)
 {
 	if (store->nslots == 0)
 		return;
-	table_rows_insert(store->rel, store->slots, store->nslots,
-					  store->primary_key < 0 ? store->indexes : &store->other_indexes);
+	table_rows_insert(store->rel, store->slots, store->nslots, &store->other_indexes);
 	for (int i = 0; i < store->nslots; i++)
 	{
-		if (store->primary_key >= 0)
-		{
-			bool should_free;
-			HeapTuple tuple = ExecFetchSlotHeapTuple(store->slots[i], true, &should_free);
-			KeyEntry *entry;
-			bool isnull;
+		bool should_free;
 
-			if (store->nentries == store->max_entries)
-			{
-				store->max_entries = Max(INSERT_ROWS, store->max_entries * 2);
-				store->entries =
-					store->entries == NULL
-						? MemoryContextAlloc(store->context, sizeof(KeyEntry) * store->max_entries)
-						: repalloc_huge(store->entries, sizeof(KeyEntry) * store->max_entries);
-			}
-			entry = &store->entries[store->nentries++];
-			entry->id = *DatumGetUUIDP(
-				heap_getattr(tuple, SESSION_ID, RelationGetDescr(store->rel), &isnull));
-			memcpy(&entry->prefix, &entry->id, sizeof(entry->prefix));
-			entry->prefix = pg_ntoh64(entry->prefix);
-			entry->started_at = DatumGetTimestampTz(
-				heap_getattr(tuple, SESSION_STARTED_AT, RelationGetDescr(store->rel), &isnull));
-			entry->tid = tuple->t_self;
-		}
+		add_entry(store, ExecFetchSlotHeapTuple(store->slots[i], true, &should_free));
 		ExecClearTuple(store->slots[i]);
 	}
 	store->nslots = 0;
@@ -284,8 +316,7 @@ void
 session_store_insert(SessionStore *store, const SessionVisitor *visitor, SessionRun *run)
 {
 	MemoryContext old = MemoryContextSwitchTo(store->slot_context);
-	HeapTuple tuple =
-		session_run_to_row(run, visitor, RelationGetDescr(store->rel), store->row_context);
+	HeapTuple tuple = session_run_to_row(run, visitor, RelationGetDescr(store->rel));
 
 	MemoryContextSwitchTo(old);
 
@@ -308,8 +339,7 @@ session_store_insert(SessionStore *store, const SessionVisitor *visitor, Session
 void
 session_store_update(SessionStore *store, const SessionVisitor *visitor, SessionRun *run)
 {
-	HeapTuple tuple =
-		session_run_to_row(run, visitor, RelationGetDescr(store->rel), store->row_context);
+	HeapTuple tuple = session_run_to_row(run, visitor, RelationGetDescr(store->rel));
 	ItemPointerData tid = run->tid;
 
 	table_row_update(store->rel, &tid, tuple, store->indexes);
@@ -324,24 +354,62 @@ session_store_delete(SessionStore *store, const SessionRun *run)
 	CatalogTupleDelete(store->rel, &tid);
 }
 
+/* Makes the entries of collected rows in an index, in its order. */
+static void
+insert_entries(SessionStore *store, Relation index, IndexInfo *info)
+{
+	IndexUniqueCheck check = index->rd_index->indisunique ? UNIQUE_CHECK_YES : UNIQUE_CHECK_NO;
+	MemoryContext old = MemoryContextSwitchTo(store->entry_context);
+
+	switch (info->ii_IndexAttrNumbers[0])
+	{
+		case SESSION_ID:
+			sort_by_id(store->entries, store->nentries);
+			break;
+		case SESSION_VISITOR_HASH:
+			sort_by_visitor(store->entries, store->nentries);
+			break;
+		default:
+			sort_by_start(store->entries, store->nentries);
+	}
+	for (int i = 0; i < store->nentries; i++)
+	{
+		IndexEntry *entry = &store->entries[i];
+		Datum values[MAX_COLUMNS];
+		bool nulls[MAX_COLUMNS] = {0};
+
+		CHECK_FOR_INTERRUPTS();
+		for (int column = 0; column < info->ii_NumIndexAttrs; column++)
+		{
+			switch (info->ii_IndexAttrNumbers[column])
+			{
+				case SESSION_ID:
+					values[column] = UUIDPGetDatum(&entry->id);
+					break;
+				case SESSION_VISITOR_HASH:
+					values[column] = Int64GetDatum(entry->visitor_hash);
+					break;
+				default:
+					values[column] = TimestampTzGetDatum(entry->started_at);
+			}
+		}
+		index_insert(index, values, nulls, &entry->tid, store->rel, check, false, info);
+	}
+	MemoryContextSwitchTo(old);
+	MemoryContextReset(store->entry_context);
+}
+
 /* Writes all that has been collected. */
 void
 session_store_flush(SessionStore *store)
 {
-	insert_rows(store);
-	if (store->nentries == 0)
-		return;
-	sort_key_entries(store->entries, store->nentries);
-	for (int i = 0; i < store->nentries; i++)
-	{
-		KeyEntry *entry = &store->entries[i];
-		Datum values[2] = {UUIDPGetDatum(&entry->id), TimestampTzGetDatum(entry->started_at)};
-		bool nulls[2] = {false, false};
+	const ResultRelInfo *known = &store->known_indexes;
 
-		CHECK_FOR_INTERRUPTS();
-		index_insert(store->indexes->ri_IndexRelationDescs[store->primary_key], values, nulls,
-					 &entry->tid, store->rel, UNIQUE_CHECK_YES, false,
-					 store->indexes->ri_IndexRelationInfo[store->primary_key]);
+	insert_rows(store);
+	for (int i = 0; i < known->ri_NumIndices; i++)
+	{
+		if (known->ri_IndexRelationInfo[i]->ii_ReadyForInserts)
+			insert_entries(store, known->ri_IndexRelationDescs[i], known->ri_IndexRelationInfo[i]);
 	}
 	store->nentries = 0;
 }
