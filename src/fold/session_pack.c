@@ -27,6 +27,7 @@
 
 #include "fmgr.h"
 #include "mb/pg_wchar.h"
+#include "port/pg_bswap.h"
 #include "utils/builtins.h"
 #include "utils/uuid.h"
 
@@ -41,6 +42,9 @@
 #define OPTIONAL_KEYS 4 /* entry_page, properties, exit_page, user */
 #define FIRST_KEYS	  2 /* of these, what falls back on the first event */
 #define LAST_KEY	  (1 << OPTIONAL_KEYS)
+
+/* Each of eight bytes has this value. */
+#define BYTES(value) (UINT64CONST(0x0101010101010101) * (value))
 
 enum
 {
@@ -59,45 +63,85 @@ typedef struct Unpacker
 
 PG_FUNCTION_INFO_V1(behavior_session_type_counts);
 
+/* Eight characters as a number, the first one lowest, and back. */
+static inline uint64
+load_eight(const char *first_four, const char *last_four)
+{
+	uint64 eight;
+
+	memcpy(&eight, first_four, 4);
+	memcpy((char *) &eight + 4, last_four, 4);
+#ifdef WORDS_BIGENDIAN
+	eight = pg_bswap64(eight);
+#endif
+	return eight;
+}
+
+static inline void
+store_eight(char *first_four, char *last_four, uint64 eight)
+{
+#ifdef WORDS_BIGENDIAN
+	eight = pg_bswap64(eight);
+#endif
+	memcpy(first_four, &eight, 4);
+	memcpy(last_four, (char *) &eight + 4, 4);
+}
+
+/* Eight values of half a byte as lower-case hexadecimal digits, all at once. */
+static inline uint64
+digits_of_nibbles(uint64 nibbles)
+{
+	uint64 letters = (nibbles + BYTES(6)) >> 4 & BYTES(1);
+
+	return nibbles + BYTES('0') + letters * ('a' - '0' - 10);
+}
+
+static inline uint64
+digits_of_bytes(const uint8 *bytes)
+{
+	uint64 high = 0;
+	uint64 low = 0;
+
+	for (int i = 0; i < 4; i++)
+	{
+		high |= (uint64) (bytes[i] >> 4) << (16 * i);
+		low |= (uint64) (bytes[i] & 15) << (16 * i + 8);
+	}
+	return digits_of_nibbles(high | low);
+}
+
+/* The bytes that eight lower-case digits say; false when they are none. */
+static inline bool
+bytes_of_digits(uint64 digits, uint8 *bytes)
+{
+	uint64 nibbles = ((digits & BYTES(15)) + (digits >> 6 & BYTES(1)) * 9) & BYTES(15);
+
+	for (int i = 0; i < 4; i++)
+		bytes[i] = (uint8) (nibbles >> (16 * i) << 4 | (nibbles >> (16 * i + 8) & 15));
+	return digits_of_nibbles(nibbles) == digits;
+}
+
 static void
 uuid_to_text(const uint8 *uuid, char *text)
 {
-	static const char digits[] = "0123456789abcdef";
-
-	for (int i = 0; i < UUID_LEN; i++)
-	{
-		if (i == 4 || i == 6 || i == 8 || i == 10)
-			*text++ = '-';
-		*text++ = digits[uuid[i] >> 4];
-		*text++ = digits[uuid[i] & 15];
-	}
-}
-
-/* What a lower-case hexadecimal digit is worth; without branches, which random digits mislead. */
-static inline uint8
-digit(char c)
-{
-	return ((c & 15) + ((c >> 6) & 1) * 9) & 15;
+	text[8] = text[13] = text[18] = text[23] = '-';
+	store_eight(text, text + 4, digits_of_bytes(uuid));
+	store_eight(text + 9, text + 14, digits_of_bytes(uuid + 4));
+	store_eight(text + 19, text + 24, digits_of_bytes(uuid + 8));
+	store_eight(text + 28, text + 32, digits_of_bytes(uuid + 12));
 }
 
 /* Is this a uuid just as uuid_to_text() writes it? */
 static bool
-uuid_from_text(Bytes text, uint8 *uuid)
+uuid_from_text(Bytes bytes, uint8 *uuid)
 {
-	const char *from = text.data;
-	char again[UUID_TEXT_LEN];
+	const char *text = bytes.data;
 
-	if (text.length != UUID_TEXT_LEN)
-		return false;
-	for (int i = 0; i < UUID_LEN; i++)
-	{
-		if (i == 4 || i == 6 || i == 8 || i == 10)
-			from++;
-		uuid[i] = digit(from[0]) << 4 | digit(from[1]);
-		from += 2;
-	}
-	uuid_to_text(uuid, again);
-	return memcmp(again, text.data, UUID_TEXT_LEN) == 0;
+	return bytes.length == UUID_TEXT_LEN && text[8] == '-' && text[13] == '-' && text[18] == '-' &&
+		   text[23] == '-' && bytes_of_digits(load_eight(text, text + 4), uuid) &&
+		   bytes_of_digits(load_eight(text + 9, text + 14), uuid + 4) &&
+		   bytes_of_digits(load_eight(text + 19, text + 24), uuid + 8) &&
+		   bytes_of_digits(load_eight(text + 28, text + 32), uuid + 12);
 }
 
 static inline char *

@@ -21,6 +21,7 @@
 #include "catalog/indexing.h"
 #include "catalog/pg_am_d.h"
 #include "miscadmin.h"
+#include "port/pg_bswap.h"
 #include "utils/builtins.h"
 #include "utils/fmgroids.h"
 #include "utils/memutils.h"
@@ -45,9 +46,23 @@ typedef struct IndexEntry
 	ItemPointerData tid;
 } IndexEntry;
 
+/* As uuid_cmp() does; mostly the beginnings tell. */
+static inline int
+compare_ids(const pg_uuid_t *a, const pg_uuid_t *b)
+{
+	uint64 left;
+	uint64 right;
+
+	memcpy(&left, a, sizeof(left));
+	memcpy(&right, b, sizeof(right));
+	if (left == right)
+		return memcmp(a, b, sizeof(pg_uuid_t));
+	return pg_ntoh64(left) < pg_ntoh64(right) ? -1 : 1;
+}
+
 #define ST_SORT			 sort_by_id
 #define ST_ELEMENT_TYPE	 IndexEntry
-#define ST_COMPARE(a, b) memcmp(&(a)->id, &(b)->id, sizeof(pg_uuid_t))
+#define ST_COMPARE(a, b) compare_ids(&(a)->id, &(b)->id)
 #define ST_SCOPE		 static
 #define ST_DEFINE
 #include "lib/sort_template.h"
@@ -406,6 +421,8 @@ session_store_flush(SessionStore *store)
 	const ResultRelInfo *known = &store->known_indexes;
 
 	insert_rows(store);
+	if (store->nentries == 0)
+		return;
 	for (int i = 0; i < known->ri_NumIndices; i++)
 	{
 		if (known->ri_IndexRelationInfo[i]->ii_ReadyForInserts)
