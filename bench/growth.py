@@ -1,15 +1,25 @@
 """growth.py: what an event costs as the database fills up.
 
 Each dimension grows alone, in a database of its own: keys, partitions, rollup cells, sessions, dead letters, and what happens
-while an old snapshot stays open.  At each size the same probe is run, in rounds: COPY of so many realistic events into
-behavior.event, CALL behavior.tick(), and COPY of the same file into a small plain table, the control.  What counts is the
-processor time of the backend an event next to the control's at that size: how even the machine runs is not asked.  A checkpoint comes before the first round, so that the probes of one size together are what the reference
-load (579 events/s) sends in the five minutes between two checkpoints.
+while an old snapshot stays open.  What has grown is measured next to a twin: a second database in the same server, made the same
+way with the first size, afresh for each size.  Both are probed on connections of the same age, in many small rounds: COPY of so
+many realistic events into behavior.event on the one and on the other, then CALL behavior.tick() on both, another side first in
+each round, both on the same core.  The figure is the median of the rounds' ratios of processor time: two probes that lie a tenth of
+a second apart meet the same machine, which two that lie minutes apart do not.  One curve has nothing growing: it tells how far to
+trust the others.
+
+Before the rounds both databases are vacuumed, since what has long been there has been, and a checkpoint is made; the first two
+rounds, in which visits begin and caches fill, are not counted.  The rounds of one size together are what the reference load
+(579 events/s) sends in eight minutes.  A probe is as many events as COPY gathers before it writes.
 
 Filling is done with real events through the same door, made such that one event makes one of what is to grow; they are small
 and, where sessions are not to grow, of a type that sessions ignore.  There are exceptions: partitions of days gone by are made by
 the DDL that the extension makes them with, since it makes daily ones for the last 90 days only, and the plain table that is
 filled with as many rows as behavior has keys gets them by INSERT in the order of its keys, all over its index.
+
+Packing of keys is background work that is due once in a million events, so it cannot be part of each round.  Its processor time is
+taken in units of a fixed query that runs next to it (PACE), divided by the events so far, and counts in a round as much as that
+query takes then.
 """
 import collections
 import csv
@@ -20,7 +30,7 @@ import statistics
 import time
 
 from common import COLUMNS, PLAIN, ratio, text
-from measure import cpu_seconds, difference
+from measure import cpu_seconds, difference, total
 
 TITLE = "Growth: what an event costs as the database fills up"
 
@@ -55,7 +65,7 @@ KEY_FILL = """COPY behavior.event (event_id, source, type, anonymous_id, occurre
     FROM PROGRAM 'seq -f "{name}%.0f,shop,identify,filler,{time}" {first} {last}' WITH (FORMAT csv)"""
 
 # Keys that ascend over the whole index, so that it grows everywhere and is left as random ones would leave it.
-PLAIN_FILL = """INSERT INTO filled (event_id, source, type, anonymous_id, occurred_at, properties)
+PLAIN_FILL = """INSERT INTO plain (event_id, source, type, anonymous_id, occurred_at, properties)
     SELECT (lpad(to_hex((i - {first}) * (4611686018427387903 / {count})), 16, '0') || substr(md5(i::text), 1, 16))::uuid,
         'shop', 'identify', 'filler', to_timestamp({start}) + i * interval '1 ms', '{{}}'
     FROM generate_series({first}::bigint, {last}) i"""
@@ -65,6 +75,12 @@ PARTITION = """CREATE TABLE behavior.{name} (LIKE behavior.log INCLUDING ALL EXC
     REVOKE ALL ON behavior.{name} FROM PUBLIC;
     CREATE INDEX ON behavior.{name} USING brin (batch_id, occurred_at) WITH (pages_per_range = 32);
     ALTER TABLE behavior.log ATTACH PARTITION behavior.{name} FOR VALUES FROM ('{day} 00:00:00+00') TO ('{next} 00:00:00+00')"""
+
+COPY = "COPY %s (%s) FROM '%s' WITH (FORMAT csv)"
+MAINTAIN = "SELECT behavior._key_maintain()"      # answers t when it has done something
+# Does the same whenever it runs, in a tenth of a second: how fast the machine is just then.
+PACE = "SELECT count(DISTINCT md5(i::text)) FROM generate_series(1, 30000) i"
+STRIDE = 2654435761     # prime: takes numbers in a row to members all over a pool
 
 # What is really there, probes included.
 HELD = {
@@ -80,11 +96,11 @@ PARTITIONS = """SELECT count(*), extract(epoch FROM min(to_date(substring(relid:
 ONE_A_DAY = """INSERT INTO behavior.event (event_id, source, type, occurred_at)
     SELECT 'day' || i, 'shop', 'identify', to_timestamp({start}) - i * interval '1 day' FROM generate_series(0, {days} - 1) i"""
 
-INTRODUCTION = """Processor time of the one backend, in microseconds an event, as one thing grows; medians. The control is the COPY of the same
-file into a small plain table with a primary key in the same database, at the same time: the columns beside it are what remains when the machine
-runs unevenly. "Keys packed" is what sealing, packing and merging took for each event that was filled in on the way to that size, and is part
-of the ratio. Times of queries are those of a dashboard with five seconds of events not folded yet; planning on a connection that asks again, and
-on fresh ones.
+INTRODUCTION = """Processor time of the one backend, in microseconds an event, as one thing grows, next to a twin: a second
+database in the same server, made afresh for each size with the first size of what grows. Both get their events in turn, in many small rounds. "Times" is
+the median of the rounds' ratios, in brackets their quartiles; by instructions beside it. "Keys packed" is what sealing, packing and merging took for
+each event that was filled in so far, and is part of the ratios of COPY; filling makes keys whatever it is to grow. Times of queries are those of a dashboard of
+the grown database with five seconds of events not folded yet; planning on a connection that asks again, and on fresh ones.
 """
 
 
@@ -99,16 +115,19 @@ def statements(dimension, first, last, day):
 
 # What grows.
 #   name, budget   of the dimension, and of its budget
-#   sizes          smoke, default, full
+#   sizes          smoke, default, full; the first is the twin's, the others are measured
 #   fill           what EVENT_FILL takes that is special
 #   held           the visitors of every other device in the probes are among those that filling made
 #   note           what is done, for the reader
 Dimension = collections.namedtuple("Dimension", "name budget title sizes fill held note")
 
 DIMENSIONS = (
+    Dimension("nothing", None, "nothing",
+              ((0,), (0,), (0,)),
+              None, False, "two databases of the same size: how far the others can be told apart"),
     Dimension("keys", "growth-keys", "keys held",
               ((0, 20_000), (0, 3_000_000), (0, 1_000_000, 5_000_000, 10_000_000, 25_000_000, 50_000_000)),
-              {}, False, "the plain table holds as many rows; packing and merging of keys is counted in"),
+              {}, False, "the plain table holds as many rows"),
     Dimension("partitions", "growth-partitions", "partitions",
               ((6, 20), (6, 400), (6, 50, 100, 200, 400)),
               None, False, "the events are of one day"),
@@ -117,11 +136,11 @@ DIMENSIONS = (
               None, False, "late events: one COPY with as many of each of so many days; the more days, the more cells and sessions they make, "
               "which is more to fold and no growth"),
     Dimension("cells", "growth-cells", "rollup cells",
-              ((1_000, 5_000), (20_000, 1_000_000), (20_000, 500_000, 1_000_000, 2_500_000, 5_000_000)),
+              ((1_000, 5_000), (40_000, 1_000_000), (40_000, 500_000, 1_000_000, 2_500_000, 5_000_000)),
               {"visitor": "md5(i::text)"}, True,
               "a fourth rollup has a cell for each person and day; half of the people in the probe have one already, anywhere"),
     Dimension("sessions", "growth-sessions", "sessions",
-              ((1_000, 5_000), (20_000, 1_000_000), (20_000, 1_000_000, 5_000_000, 10_000_000, 20_000_000)),
+              ((1_000, 5_000), (40_000, 1_000_000), (40_000, 1_000_000, 5_000_000, 10_000_000, 20_000_000)),
               {"visitor": "md5(i::text)", "type": "'Visit'", "step": "0.5 ms"}, True,
               "half of the visitors in the probe were there before, anywhere"),
     Dimension("dead_letters", "growth-dead-letters", "dead letters",
@@ -129,76 +148,74 @@ DIMENSIONS = (
               {"name": "d", "type": "NULL"}, False, "one event in ten of the probe is a dead letter too"),
     Dimension("snapshot", "growth-snapshot", "ticks since a snapshot was taken",
               ((0, 5), (0, 180), (0, 180, 360, 720)),
-              None, False, "720 ticks are an hour; each folds five seconds of the reference load"),
+              None, False, "720 ticks are an hour; each folds five seconds of the reference load; the twin folds the same ticks, and nobody "
+              "keeps a snapshot of it"),
 )
 
 
-class Growing:
-    """The database of one dimension, and how far it has grown."""
+class Side:
+    """A database that is probed: the one that grows, or its twin."""
 
-    def __init__(self, bench, dimension):
+    def __init__(self, bench, dimension, name, sizes, day):
         self.bench = bench
         self.dimension = dimension
-        self.sizes = bench.size(*dimension.sizes)
-        self.day = (int(time.time()) // DAY - 2) * DAY      # events are of that day
-        self.probe_events = bench.size(2_000, 60_000)
+        self.name = name
+        self.day = day
+        self.size = None
         self.filled = 0             # events
-        self.serial = 0             # of the next event of a probe
-        self.maintenance = None     # microseconds an event
-        bench.behavior("growth", PLAIN)
-        if dimension.name == "keys":
-            bench.psql("growth", PLAIN.replace("plain", "filled"))
-        self.session = bench.session("growth")
-        self.second = bench.session("growth")
-        self.old = bench.session("growth")      # whose snapshot gets old
+        self.sent = 0               # those and the probes'
+        self.kept = 0.0             # sealing, packing and merging for what was sent: in PACEs, and in instructions
+        self.kept_instructions = 0
+        self.met = 0                # visitors that earlier probes took from the pool
+        bench.behavior(name, PLAIN if dimension.name == "keys" else "")
+        self.session = bench.session(name)
         self.rollups = ROLLUPS + ((PER_ACTOR,) if dimension.name == "cells" else ())
-        for name, query in self.rollups:
-            self.session.run("SELECT behavior.create_rollup('%s', $q$%s$q$)" % (name, query))
+        for rollup, query in self.rollups:
+            self.session.run("SELECT behavior.create_rollup('%s', $q$%s$q$)" % (rollup, query))
         if dimension.name == "days":
-            self.session.run(ONE_A_DAY.format(start=self.day, days=max(self.sizes)))
+            self.session.run(ONE_A_DAY.format(start=day, days=max(sizes)))
         self.session.run("CALL behavior.tick()")
 
     def close(self):
-        for session in (self.session, self.second, self.old):
-            session.close()
-        self.bench.drop("growth")
-
-    # Growing
+        self.session.close()
+        self.bench.drop(self.name)
 
     def grow(self, size):
-        name = self.dimension.name
-        if name == "partitions":
+        self.size = size
+        if self.dimension.name == "partitions":
             self.make_partitions(size)
-        elif name == "snapshot":
-            self.grow_old(size)
-        elif name != "days":
+        elif self.dimension.fill is not None:
             self.fill(size)
-        for name, _ in self.rollups:
-            storage = self.session.run("SELECT storage FROM behavior.rollup WHERE name = '%s'" % name)
-            self.session.run("ANALYZE " + storage)
 
     def fill(self, size):
         """Events until there are so many; each chunk is folded and its keys are packed."""
-        seconds = 0.0
-        begun = self.filled
         while self.filled < size:
             last = min(size, self.filled + CHUNK)
             events, plain = statements(self.dimension, self.filled, last, self.day)
-            works = [(self.session, events)]
             if self.dimension.name == "keys":
-                works.append((self.second, plain))
-            self.bench.measure(*works)
-            seconds += self.maintain()
-            self.session.run("CALL behavior.tick()")
+                with self.bench.session(self.name) as second:
+                    self.bench.measure((self.session, events), (second, plain))
+            else:
+                self.session.run(events)
+            self.sent += last - self.filled
             self.filled = last
-        self.maintenance = seconds / (self.filled - begun) * 1e6 if self.filled > begun else None
+            self.maintain()
+            self.session.run("CALL behavior.tick()")
 
     def maintain(self):
-        """Seals, packs and merges what is due; processor seconds."""
+        """Seals, packs and merges what is due, so that a tick has not to, and remembers what it took."""
+        while True:
+            done = self.bench.measure((self.session, MAINTAIN))
+            if done["output"] != ["t"]:
+                return
+            self.kept = total([self.kept, ratio(done["cpu"], self.pace())])
+            self.kept_instructions = total([self.kept_instructions, done["instructions"]])
+
+    def pace(self):
+        """Processor seconds of PACE."""
         before = cpu_seconds(self.session.pid)
-        while self.session.run("SELECT behavior._key_maintain()") == "t":
-            pass
-        return difference(cpu_seconds(self.session.pid), before) or 0.0
+        self.session.run(PACE)
+        return difference(cpu_seconds(self.session.pid), before)
 
     def make_partitions(self, count):
         there, first = self.session.run(PARTITIONS).split("|")
@@ -207,43 +224,117 @@ class Growing:
             names = [time.strftime("%Y-%m-%d", time.gmtime(d * DAY)) for d in (day, day + 1)]
             self.session.run(PARTITION.format(name="log_" + names[0].replace("-", ""), day=names[0], next=names[1]))
 
+    def settle(self):
+        """As if it had long been like this: vacuumed, and on a new connection."""
+        self.session.run("VACUUM (ANALYZE)")
+        self.session.close()
+        self.session = self.bench.session(self.name)
+
+    def run_on(self, cores):
+        """Keeps the backend on these, where the system can."""
+        if hasattr(os, "sched_setaffinity"):
+            os.sched_setaffinity(self.session.pid, cores)
+
+    def copy(self, path, table="behavior.event"):
+        return self.bench.measure((self.session, COPY % (table, COLUMNS, path)))
+
+    def fold(self):
+        return self.bench.measure((self.session, "CALL behavior.tick()"))
+
+    def held(self):
+        query = HELD.get(self.dimension.name)
+        return int(self.session.run(query)) if query else self.size
+
+
+class Growing:
+    """The database of one dimension, how far it has grown, and its twin."""
+
+    def __init__(self, bench, dimension):
+        self.bench = bench
+        self.dimension = dimension
+        self.sizes = bench.size(*dimension.sizes)
+        self.day = (int(time.time()) // DAY - 2) * DAY      # events are of that day
+        self.probe_events = bench.size(2_000, 16_384)
+        self.rounds = bench.size(2, 5) * bench.rounds
+        self.cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else [0]
+        self.serial = 0             # of the next event of a probe
+        self.ticks = 0
+        self.known = {}             # number of each device in the probes of this size that is a visitor who was there
+        self.grown = Side(bench, dimension, "growth", self.sizes, self.day)
+        self.twin = None
+        self.old = bench.session("growth")      # whose snapshot gets old
+
+    def close(self):
+        self.old.close()
+        for side in (self.grown, self.twin):
+            if side:
+                side.close()
+
+    # Growing
+
+    def grow(self, size):
+        self.grown.grow(size)
+        if self.dimension.name != "snapshot" or not self.twin:
+            if self.twin:
+                self.twin.close()
+            self.twin = Side(self.bench, self.dimension, "twin", self.sizes, self.day)
+            self.twin.grow(self.sizes[0])
+        if self.dimension.name == "snapshot":
+            self.grow_old(size)
+        self.known = {}
+        for side in (self.grown, self.twin):
+            side.settle()
+
     def grow_old(self, ticks):
         """Lets so many ticks pass since the snapshot was taken, each with five seconds of the reference load."""
-        if ticks and self.filled == 0:
+        if ticks and self.ticks == 0:
             self.old.run("BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT count(*) FROM behavior.tick")
-        while self.filled < ticks:
-            path = self.events(self.bench.size(100, 2895))
-            self.session.run("COPY behavior.event (%s) FROM '%s' WITH (FORMAT csv)" % (COLUMNS, path))
-            self.session.run("CALL behavior.tick()")
-            self.bench.forget(path)
-            self.filled += 1
+        count = self.bench.size(100, 2895)
+        while self.ticks < ticks:
+            paths = self.events(count)
+            for side, path in paths.items():
+                side.session.run(COPY % ("behavior.event", COLUMNS, path))
+                side.session.run("CALL behavior.tick()")
+                side.sent += count
+            self.forget(paths)
+            self.ticks += 1
 
     # Probing
 
-    def events(self, count, size=0):
-        """The path of a file with the next events, changed as the dimension asks for."""
+    def events(self, count):
+        """The paths of files with the next events, by side; changed as the dimension asks for."""
         path = self.bench.events(count, first=self.serial, rate=579, start=self.day + DAY // 2)
         self.serial += count
-        change = self.change(size)
-        if change is None:
-            return path
-        other = path + ".changed"
-        with open(path, encoding="utf-8", newline="") as source, open(other, "w", encoding="utf-8", newline="") as target:
-            writer = csv.writer(target, lineterminator="\n")
-            for number, row in enumerate(csv.reader(source)):
-                change(row, number)
-                writer.writerow(row)
-        self.bench.forget(path)
-        return other
+        paths = {}
+        for side in (self.grown, self.twin):
+            change = self.change(side)
+            paths[side] = path
+            if change:
+                paths[side] = path + "." + side.name
+                with open(path, encoding="utf-8", newline="") as source, \
+                        open(paths[side], "w", encoding="utf-8", newline="") as target:
+                    writer = csv.writer(target, lineterminator="\n")
+                    for number, row in enumerate(csv.reader(source)):
+                        change(row, number)
+                        writer.writerow(row)
+        if path not in paths.values():
+            self.bench.forget(path)
+        return paths
 
-    def change(self, size):
-        """What changes a row of COLUMNS in place, or None."""
-        def held(row, number):
-            """One source, nobody logged in; of the devices half are known, the others are new with each size."""
-            digest = hashlib.md5(("%d %s" % (size, row[4])).encode()).hexdigest()
-            known = int(digest[:15], 16)
-            row[1], row[3] = "shop", ""
-            row[4] = hashlib.md5(b"%d" % (known // 2 % self.filled)).hexdigest() if known % 2 else digest
+    def forget(self, paths):
+        for path in set(paths.values()):
+            self.bench.forget(path)
+
+    def change(self, side):
+        """What changes a row of COLUMNS in place for that side, or None."""
+        def held(row, _):
+            """One source, nobody logged in; of the devices half are known, the others are new with each size.  Each known one is
+            another visitor, so that both sides have as much to do, however small their pools are."""
+            digest = hashlib.md5(("%d %s" % (self.grown.size, row[4])).encode()).hexdigest()
+            if int(digest[0], 16) % 2:
+                number = side.met + self.known.setdefault(row[4], len(self.known))
+                digest = hashlib.md5(b"%d" % (number * STRIDE % side.filled)).hexdigest()
+            row[1], row[3], row[4] = "shop", "", digest
 
         def dead(row, number):
             if number % 10 == 0:
@@ -251,72 +342,106 @@ class Growing:
 
         def days(row, number):
             """Among noon of so many days."""
-            row[5] = time.strftime("%Y-%m-%d", time.gmtime(self.day - number % size * DAY)) + row[5][10:]
+            row[5] = time.strftime("%Y-%m-%d", time.gmtime(self.day - number % side.size * DAY)) + row[5][10:]
 
         if self.dimension.held:
             return held
         return {"dead_letters": dead, "days": days}.get(self.dimension.name)
 
-    def probe(self, size):
-        """One round: the figures of the COPY, of the fold and of the plain table's COPY, an event."""
-        count = self.probe_events
-        path = self.events(count, size)
-        figures = {}
-        copy = "COPY %s (%s) FROM '%s' WITH (FORMAT csv)"
-        sides = [("copy", copy % ("behavior.event", COLUMNS, path)), ("fold", "CALL behavior.tick()"),
-                 ("plain", copy % ("plain", COLUMNS, path))]
+    def probe(self, number):
+        """One round: {what: {side's name: figures of an event}}, and seconds of the pace."""
+        sides = [self.grown, self.twin]
+        if number % 2:
+            sides.reverse()
+        for side in sides:
+            side.run_on([self.cores[number // 2 % len(self.cores)]])
+        paths = self.events(self.probe_events)
+        found = {"copy": {side.name: side.copy(paths[side]) for side in sides}}
+        pace = self.grown.pace()
+        for side in sides:
+            side.sent += self.probe_events
+            side.maintain()
+        found["fold"] = {side.name: side.fold() for side in sides}
         if self.dimension.name == "keys":
-            sides.append(("filled", copy % ("filled", COLUMNS, path)))
-        for side, sql in sides:
-            if side == "fold":
-                self.maintain()     # so that it is not done by this tick
-            measured = self.bench.measure((self.session, sql))
-            for figure, name, unit in (("cpu", "us", 1e6), ("instructions", "instructions", 1), ("wal", "wal_bytes", 1)):
-                value = measured[figure]
-                figures[side + "_" + name] = None if value is None else value * unit / count
-        self.bench.forget(path)
-        return figures
+            found["plain"] = {side.name: side.copy(paths[side], "plain") for side in sides}
+        self.forget(paths)
+        for what, unit in (("cpu", 1e6), ("instructions", 1), ("wal", 1)):
+            for by_side in found.values():
+                for measured in by_side.values():
+                    measured[what] = None if measured[what] is None else measured[what] * unit / self.probe_events
+        return found, pace
 
-    def measure(self, size):
-        """The row of this size."""
-        self.session.run("TRUNCATE plain")
+    def rounds_of(self):
+        """All rounds of a size, with the packing of keys in the cost of COPY, at the speed that the machine had in that round."""
         self.bench.checkpoint()
-        rounds = [self.probe(size) for _ in range(self.bench.rounds)]
-        row = {"dimension": self.dimension.name, "size": size, "probe_events": self.probe_events,
-               "rounds": len(rounds), "maintenance_us": self.maintenance}
-        for key in rounds[0]:
-            values = [r[key] for r in rounds]
-            row[key] = None if None in values else statistics.median(values)
-        for side in ("copy", "fold", "filled"):
-            row[side + "_of_plain"] = ratio(cost(row, side), row["plain_us"])
-        row["held"] = int(self.session.run(HELD[self.dimension.name])) if self.dimension.name in HELD else size
+        for number in range(2):
+            self.probe(number)      # what only the first ones pay
+        rounds = [self.probe(number) for number in range(self.rounds)]
+        for side in (self.grown, self.twin):
+            side.run_on(self.cores)
+            for found, pace in rounds:
+                measured = found["copy"][side.name]
+                kept = side.kept and ratio(side.kept, side.sent)
+                measured["kept"] = 0.0 if kept == 0 else None if None in (kept, pace) else kept * pace * 1e6
+                measured["cpu"] = total([measured["cpu"], measured["kept"]])
+                measured["instructions"] = total([measured["instructions"], ratio(side.kept_instructions, side.sent)])
+        return [found for found, _ in rounds]
+
+    def measure(self):
+        """The row of this size."""
+        rounds = self.rounds_of()
+        row = {"dimension": self.dimension.name, "size": self.grown.size, "twin_size": self.twin.size,
+               "probe_events": self.probe_events, "rounds": len(rounds),
+               "held": self.grown.held(), "twin_held": self.twin.held(),
+               "maintenance_us": median([found["copy"]["growth"]["kept"] for found in rounds])}
+        for what in rounds[0]:
+            for side in ("growth", "twin"):
+                for figure, unit in (("cpu", "us"), ("instructions", "instructions"), ("wal", "wal_bytes")):
+                    row["%s_%s_%s" % (side, what, unit)] = median([found[what][side][figure] for found in rounds])
+            for figure, suffix in (("cpu", ""), ("instructions", "_instructions")):
+                times = [ratio(found[what]["growth"][figure], found[what]["twin"][figure]) for found in rounds]
+                low, middle, high = quartiles(times)
+                row.update({what + "_times" + suffix: middle, what + "_low" + suffix: low, what + "_high" + suffix: high})
         row.update(self.dashboards())
         if self.dimension.name == "keys":
             row["bytes_per_key"] = self.bytes_per_key()
+        self.grown.met += len(self.known)
         return row
 
     def dashboards(self):
         """Planning and execution of a dashboard query with five seconds of events not folded yet, in ms."""
-        path = self.events(self.bench.size(100, 2895), self.sizes[-1])
-        self.session.run("COPY behavior.event (%s) FROM '%s' WITH (FORMAT csv)" % (COLUMNS, path))
-        self.bench.forget(path)
+        session = self.grown.session
+        paths = self.events(self.bench.size(100, 2895))
+        session.run(COPY % ("behavior.event", COLUMNS, paths[self.grown]))
+        self.forget(paths)
         row = {}
         relations = ["traffic", "traffic_folded"] + (["per_actor"] if self.dimension.name == "cells" else [])
         for relation in relations:
             query = (CELL if relation == "per_actor" else DASHBOARD).format(relation=relation, start=self.day + DAY // 2)
             explain = "EXPLAIN (ANALYZE, TIMING OFF, SUMMARY, FORMAT JSON) " + query
             fresh = [timing(self.bench.psql("growth", explain)) for _ in range(3)]
-            self.session.run(explain)
-            warm = [timing(self.session.run(explain)) for _ in range(9)]
+            session.run(explain)
+            warm = [timing(session.run(explain)) for _ in range(9)]
             row[relation + "_fresh_ms"] = statistics.median(planning for planning, _ in fresh)
             row[relation + "_planning_ms"] = statistics.median(planning for planning, _ in warm)
             row[relation + "_query_ms"] = statistics.median(execution for _, execution in warm)
-        self.session.run("CALL behavior.tick()")
+        session.run("CALL behavior.tick()")
         return row
 
     def bytes_per_key(self):
-        keys = int(self.session.run("SELECT coalesce(sum(keys), 0) FROM behavior._key_generation WHERE state = 'packed'"))
+        keys = int(self.grown.session.run("SELECT coalesce(sum(keys), 0) FROM behavior._key_generation WHERE state = 'packed'"))
         return self.bench.disk("growth", "behavior._key_page", "behavior._key_filter") / keys if keys else None
+
+
+def median(values):
+    return None if None in values else statistics.median(values)
+
+
+def quartiles(values):
+    """Lower quartile, median and upper quartile."""
+    if None in values:
+        return None, None, None
+    return tuple(statistics.quantiles(values, n=4, method="inclusive")) if len(values) > 1 else (values[0],) * 3
 
 
 def timing(explained):
@@ -330,24 +455,21 @@ def run(bench):
     for dimension in DIMENSIONS:
         if bench.only and dimension.name not in bench.only:
             continue
-        largest = max(bench.size(*dimension.sizes), default=None)
-        if largest is None:     # left to the large size
+        sizes = bench.size(*dimension.sizes)
+        if not sizes:       # left to the large size
             continue
-        if dimension.fill is not None and not bench.room(largest * BYTES_PER_EVENT, "growth: " + dimension.title):
+        if dimension.fill is not None and not bench.room(max(sizes) * BYTES_PER_EVENT, "growth: " + dimension.title):
             continue
         growing = Growing(bench, dimension)
         try:
-            for size in growing.sizes:
+            for size in sizes[1:] or sizes:
                 if bench.deadline and time.time() > bench.deadline:
                     bench.say("%s: no further than this, the time is over" % dimension.title)
                     break
                 growing.grow(size)
-                if not rows or rows[-1]["dimension"] != dimension.name:
-                    growing.probe(size)     # what only the first one pays: caches, partitions
-                row = growing.measure(size)
+                row = growing.measure()
                 rows.append(row)
-                bench.say("%s: %s: COPY %.2f us, fold %.2f us, plain table %.2f us an event"
-                          % (dimension.title, text(size), row["copy_us"], row["fold_us"], row["plain_us"]))
+                bench.say("%s: %s: COPY %s, fold %s" % (dimension.title, text(size), times(row, "copy"), times(row, "fold")))
         finally:
             growing.close()
     return rows
@@ -356,48 +478,50 @@ def run(bench):
 # Results
 
 def curve(rows, name):
-    return [row for row in rows if row["dimension"] == name]
+    """Rows that were measured next to a twin: results may have older ones."""
+    return [row for row in rows if row["dimension"] == name and "copy_times" in row]
 
 
-def cost(row, what):
-    """Microseconds an event: of a COPY, behavior's with the maintenance of its keys, or of the fold."""
-    if row.get(what + "_us") is None:
-        return None
-    return row[what + "_us"] + (row["maintenance_us"] or 0.0 if what == "copy" else 0.0)
+def times(row, what):
+    """How many times the twin's, in words."""
+    return "%s times (%s–%s), by instructions %s" % tuple(
+        text(row[what + key], 2) for key in ("_times", "_low", "_high", "_times_instructions"))
 
 
-def growth(rows, name, what):
-    """The last size's cost next to that of the first, each next to the control's."""
-    points = curve(rows, name)
-    return ratio(points[-1].get(what + "_of_plain"), points[0].get(what + "_of_plain")) if points else None
+def head(dimension):
+    names = ["COPY µs: twin", "grown", "of which keys packed", "times (quartiles)", "by instructions",
+             "fold µs: twin", "grown", "times (quartiles)", "by instructions", "WAL bytes: twin", "grown"]
+    if dimension.name == "keys":
+        names += ["plain table µs: small", "filled", "times (quartiles)", "by instructions"]
+    return [dimension.title] + names + ["planning warm, fresh ms", "query live, folded ms"]
 
 
-HEAD = """| {title} | control: plain COPY µs | COPY µs | keys packed µs | of control | fold µs | of control | WAL bytes |{more} planning warm, fresh ms | query live, folded ms |
-|---|---|---|---|---|---|---|---|{line}---|---|
-"""
-FILLED = " filled plain table µs | of control |"
+def cells_of(row, what):
+    """Next to each other: both sides' time, how many times that is, and by instructions."""
+    spread = "**%s** (%s–%s)" % tuple(text(row[what + key], 2) for key in ("_times", "_low", "_high"))
+    return [text(row["twin_%s_us" % what], 2), text(row["growth_%s_us" % what], 2), spread,
+            text(row[what + "_times_instructions"], 2)]
 
 
 def table(dimension, points):
-    keys = dimension.name == "keys"
-    lines = [HEAD.format(title=dimension.title, more=FILLED if keys else "", line="---|---|" if keys else "")]
+    names = head(dimension)
+    lines = ["| " + " | ".join(names) + " |\n", "|" + "---|" * len(names) + "\n"]
     for row in points:
-        wal = None if row["copy_wal_bytes"] is None else row["copy_wal_bytes"] + row["fold_wal_bytes"]
-        cells = [text(row["size"])]
-        cells += [text(row[key], 2) for key in ("plain_us", "copy_us", "maintenance_us", "copy_of_plain", "fold_us", "fold_of_plain")]
-        cells += [text(wal)] + ([text(row["filled_us"], 2), text(row["filled_of_plain"], 2)] if keys else [])
+        copy = cells_of(row, "copy")
+        cells = [text(row["size"])] + copy[:2] + [text(row["maintenance_us"], 2)] + copy[2:] + cells_of(row, "fold")
+        cells += [text(row["%s_copy_wal_bytes" % side] + row["%s_fold_wal_bytes" % side]) for side in ("twin", "growth")]
+        cells += cells_of(row, "plain") if dimension.name == "keys" else []
         cells += ["%s, %s" % (text(row["traffic_planning_ms"], 2), text(row["traffic_fresh_ms"], 2)),
                   "%s, %s" % (text(row["traffic_query_ms"], 1), text(row["traffic_folded_query_ms"], 2))]
         lines.append("| " + " | ".join(cells) + " |\n")
-    grown = ["%s %s" % (label, text(growth(points, dimension.name, what), 2))
-             for what, label in (("copy", "COPY"), ("fold", "fold")) + ((("filled", "filled plain table"),) if keys else ())]
-    lines.append("\nFrom first to last, times: %s. %s.\n" % (", ".join(grown), dimension.note[0].upper() + dimension.note[1:]))
+    small = "" if points[0]["twin_size"] == points[0]["size"] else "The twin: %s. " % text(points[0]["twin_size"])
+    lines.append("\n%s%s.\n" % (small, dimension.note[0].upper() + dimension.note[1:]))
     return "".join(lines)
 
 
 def tables(rows):
-    return "\n".join([INTRODUCTION] + [table(dimension, curve(rows, dimension.name)) for dimension in DIMENSIONS
-                                       if curve(rows, dimension.name)])
+    found = [table(dimension, curve(rows, dimension.name)) for dimension in DIMENSIONS if curve(rows, dimension.name)]
+    return "\n".join([INTRODUCTION] + found) if found else ""
 
 
 def budgets(rows):
@@ -405,11 +529,14 @@ def budgets(rows):
     for dimension in DIMENSIONS:
         if dimension.budget is None or not curve(rows, dimension.name):
             continue
-        copy, fold, filled = (growth(rows, dimension.name, what) for what in ("copy", "fold", "filled"))
-        note = "at %s %s" % (text(curve(rows, dimension.name)[-1]["size"]), dimension.title)
-        found.append({"name": dimension.budget, "measured": "COPY %s, fold %s times" % (text(copy, 2), text(fold, 2)),
-                      "met": None if copy is None or fold is None else max(copy, fold) <= LIMIT,
-                      "note": note + ("" if filled is None else "; a plain table: %s times" % text(filled, 2))})
+        row = curve(rows, dimension.name)[-1]
+        both = [row["copy_times"], row["fold_times"]]
+        note = "at %s %s; by instructions %s and %s" % (
+            text(row["size"]), dimension.title, text(row["copy_times_instructions"], 2), text(row["fold_times_instructions"], 2))
+        if "plain_times" in row:
+            note += "; a plain table: %s times" % text(row["plain_times"], 2)
+        found.append({"name": dimension.budget, "measured": "COPY %s, fold %s times" % tuple(text(value, 2) for value in both),
+                      "met": None if None in both else max(both) <= LIMIT, "note": note})
     sizes = [row["bytes_per_key"] for row in rows if row.get("bytes_per_key")]
     if sizes:
         found.append({"name": "key-bytes", "measured": "%.1f bytes" % sizes[-1], "met": sizes[-1] <= 32,
@@ -427,9 +554,10 @@ def chart(rows):
     bars = []
     for dimension in DIMENSIONS:
         points = curve(rows, dimension.name)
-        if points:
-            for what in ("copy", "fold"):
-                bars.append({"label": "%s %s, %s" % (text(points[-1]["size"]), dimension.title, "COPY" if what == "copy" else what),
-                             "value": growth(rows, dimension.name, what)})
+        if points and dimension.budget:
+            for what, name in (("copy", "COPY"), ("fold", "fold")):
+                row = points[-1]
+                bars.append({"label": "%s %s, %s" % (text(row["size"]), dimension.title, name), "value": row[what + "_times"],
+                             "text": "by instructions " + text(row[what + "_times_instructions"], 2)})
     return [{"title": "Cost of an event, full database next to empty", "reference": ("budget", LIMIT), "better": "lower",
              "unit": "", "bars": bars}]
