@@ -13,8 +13,9 @@
  * Files: rollup_query.c (what a query means), rollup_refuse.c (what it may not
  * say), rollup_replace.c (what to say instead), rollup_shown.c (expressions in messages),
  * rollup_sql.c (texts), rollup_catalog.c (rows and cached plans), rollup_key.c (hash of the keys),
- * rollup_define.c (create, alter, drop), rollup_fold.c, rollup_tail.c, rollup_build.c,
- * rollup_swap.c, rollup_adopt.c, rollup_verify.c.
+ * rollup_define.c (create, alter, drop), rollup_scan.c (how events come into a plan),
+ * rollup_count.c (groups of which only the size is asked for), rollup_fold.c, rollup_tail.c,
+ * rollup_build.c, rollup_swap.c, rollup_adopt.c, rollup_verify.c.
  *
  * Locks: projection row, then the row in behavior._rollup, then the rollup's
  * relations.  Who builds beside holds only the row in _rollup until the swap.
@@ -55,6 +56,7 @@ typedef struct RollupColumn
 	RollupMerge merge; /* of a partial */
 	char *merge_aggregate;
 	char *compare; /* inexact: what verify compares instead, a function's name; else NULL */
+	char *counts;  /* of a partial that counts events: which, a condition over _event; else NULL */
 } RollupColumn;
 
 /* What a definition means.  All in one memory context; texts are for search_path "pg_catalog,
@@ -94,6 +96,9 @@ typedef struct RollupRow
 
 typedef struct RollupKeyHasher RollupKeyHasher;
 
+/* The name of the events that a partial query reads. */
+#define ROLLUP_EVENTS "_events"
+
 /* What a backend keeps of a definition and a state table that take part in folding. */
 typedef struct RollupPlan
 {
@@ -105,7 +110,8 @@ typedef struct RollupPlan
 	RollupShape *shape;
 	RollupKeyHasher *hasher;
 	TupleDesc desc;		/* key_hash, keys, partials */
-	SPIPlanPtr partial; /* over the ephemeral relation _events */
+	SPIPlanPtr partial; /* over the ephemeral relation ROLLUP_EVENTS */
+	bool counts;		/* it returns keys of events, which rollup_count.c counts */
 	bool sorts;			/* it sorts events into groups: one group's states are held at a time */
 	bool large_states;	/* a state while groups are made may be of any size */
 	int64 groups;		/* that the last evaluation brought */
@@ -132,6 +138,7 @@ extern char *rollup_shown(Node *expression, List *dpcontext);
 
 /* rollup_sql.c */
 extern char *rollup_partial_sql(const RollupShape *shape, const char *from);
+extern char *rollup_keys_sql(const RollupShape *shape, const char *from);
 extern char *rollup_merge_sql(const RollupShape *shape, const char *storage);
 extern char *rollup_merge_expression(const RollupColumn *column, const char *a, const char *b);
 extern char *rollup_storage_sql(const RollupShape *shape, const char *storage);
@@ -160,6 +167,19 @@ extern void rollup_check_key_type(Oid type, Oid collation, const char *expressio
 extern RollupKeyHasher *rollup_key_hasher(TupleDesc desc, int first, int count, int time_key);
 extern void rollup_key_hash(RollupKeyHasher *hasher, const Datum *values, const bool *isnull,
 							pg_uuid_t *result);
+extern bool rollup_keys_are_bytes(const RollupKeyHasher *hasher);
+
+/* rollup_scan.c */
+extern void rollup_scan_begin(void);
+extern void rollup_scan_end(void);
+
+/* rollup_count.c */
+typedef struct RollupCounter RollupCounter;
+typedef void (*RollupCounted)(const Datum *values, const bool *isnull, void *arg);
+extern bool rollup_can_count(const RollupShape *shape, const RollupKeyHasher *hasher);
+extern RollupCounter *rollup_counter(TupleDesc desc, int nkeys);
+extern void rollup_count(RollupCounter *counter, TupleTableSlot *event);
+extern void rollup_counted(RollupCounter *counter, RollupCounted callback, void *arg);
 
 /* rollup_fold.c */
 /* Events that one rollup's query cannot evaluate. */

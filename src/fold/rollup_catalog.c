@@ -364,6 +364,7 @@ rollup_plan(Oid definition, Oid storage)
 			plan->large_states = true;
 	}
 	plan->groups = PG_INT64_MAX;
+	plan->counts = rollup_can_count(plan->shape, plan->hasher);
 	MemoryContextSwitchTo(caller);
 
 	/* From here on an invalidation that comes in makes it invalid again. */
@@ -394,8 +395,10 @@ rollup_partial_plan(RollupPlan *plan)
 		Relation log = table_open(behavior_relid(REL_LOG), AccessShareLock);
 
 		plan->sorts = sorts;
-		plan->partial = prepare_over(rollup_partial_sql(plan->shape, rollup_events_sql), "_events",
-									 RelationGetDescr(log));
+		plan->partial =
+			prepare_over(plan->counts ? rollup_keys_sql(plan->shape, rollup_events_sql)
+									  : rollup_partial_sql(plan->shape, rollup_events_sql),
+						 ROLLUP_EVENTS, RelationGetDescr(log));
 		table_close(log, AccessShareLock);
 	}
 	return plan->partial;

@@ -37,6 +37,7 @@ typedef struct HashingReceiver
 {
 	DestReceiver pub;
 	RollupPlan *plan;
+	RollupCounter *counter; /* NULL: rows are groups; else keys of events, to be counted */
 	Tuplestorestate *store;
 	MemoryContext scratch;
 	Datum *values;
@@ -52,23 +53,37 @@ receiver_startup(DestReceiver *self, int operation, TupleDesc desc)
 		elog(ERROR, "partial query of a rollup returned %d columns", desc->natts);
 }
 
-static bool
-receiver_take(TupleTableSlot *slot, DestReceiver *self)
+/* RollupCounted: stores a group */
+static void
+store_group(const Datum *values, const bool *isnull, void *arg)
 {
-	HashingReceiver *receiver = (HashingReceiver *) self;
+	HashingReceiver *receiver = arg;
 	int natts = receiver->plan->desc->natts;
 	MemoryContext caller = MemoryContextSwitchTo(receiver->scratch);
 	pg_uuid_t hash;
 
-	slot_getallattrs(slot);
-	memcpy(receiver->values + 1, slot->tts_values, (natts - 1) * sizeof(Datum));
-	memcpy(receiver->isnull + 1, slot->tts_isnull, (natts - 1) * sizeof(bool));
+	memcpy(receiver->values + 1, values, (natts - 1) * sizeof(Datum));
+	memcpy(receiver->isnull + 1, isnull, (natts - 1) * sizeof(bool));
 	rollup_key_hash(receiver->plan->hasher, receiver->values + 1, receiver->isnull + 1, &hash);
 	receiver->values[0] = UUIDPGetDatum(&hash);
 	receiver->isnull[0] = false;
 	MemoryContextSwitchTo(caller);
 	tuplestore_putvalues(receiver->store, receiver->plan->desc, receiver->values, receiver->isnull);
 	MemoryContextReset(receiver->scratch);
+}
+
+static bool
+receiver_take(TupleTableSlot *slot, DestReceiver *self)
+{
+	HashingReceiver *receiver = (HashingReceiver *) self;
+
+	if (receiver->counter != NULL)
+		rollup_count(receiver->counter, slot);
+	else
+	{
+		slot_getallattrs(slot);
+		store_group(slot->tts_values, slot->tts_isnull, receiver);
+	}
 	return true;
 }
 
@@ -127,9 +142,18 @@ plan_partial(RollupPlan *plan)
 	CachedPlan *cached;
 
 	turn_off(plan->sorts ? sort : hash, 2);
-	cached = SPI_plan_get_cached_plan(plan->partial);
-	if (cached != NULL)
-		ReleaseCachedPlan(cached, CurrentResourceOwner);
+	rollup_scan_begin();
+	PG_TRY();
+	{
+		cached = SPI_plan_get_cached_plan(plan->partial);
+		if (cached != NULL)
+			ReleaseCachedPlan(cached, CurrentResourceOwner);
+	}
+	PG_FINALLY();
+	{
+		rollup_scan_end();
+	}
+	PG_END_TRY();
 	AtEOXact_GUC(true, guc_level);
 }
 
@@ -165,10 +189,14 @@ rollup_evaluate(RollupPlan *plan, Tuplestorestate *events, TupleDesc desc, int64
 	PG_TRY();
 	{
 		(void) rollup_partial_plan(plan);
-		register_store("_events", desc, events, count);
+		if (plan->counts)
+			receiver->counter = rollup_counter(plan->desc, plan->shape->nkeys);
+		register_store(ROLLUP_EVENTS, desc, events, count);
 		plan_partial(plan);
 		execute(plan->partial, true, &receiver->pub, SPI_OK_SELECT);
-		SPI_unregister_relation("_events");
+		SPI_unregister_relation(ROLLUP_EVENTS);
+		if (plan->counts)
+			rollup_counted(receiver->counter, store_group, receiver);
 	}
 	PG_FINALLY();
 	{

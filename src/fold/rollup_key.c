@@ -448,3 +448,25 @@ rollup_key_hash(RollupKeyHasher *hasher, const Datum *values, const bool *isnull
 		memcpy(result->data, &minute, sizeof(minute));
 	}
 }
+
+/* Are values of all keys the same exactly when their bytes are, once they are not toasted? */
+bool
+rollup_keys_are_bytes(const RollupKeyHasher *hasher)
+{
+	for (int i = 0; i < hasher->count; i++)
+	{
+		switch (hasher->types[i].method)
+		{
+			case HASH_INT1:
+			case HASH_INT2:
+			case HASH_INT4:
+			case HASH_INT8:
+			case HASH_VARLENA:
+			case HASH_FIXED:
+				break;
+			default:
+				return false;
+		}
+	}
+	return true;
+}

@@ -326,6 +326,8 @@ add_aggregate(ShapeContext *context, Aggref *aggref)
 	{
 		n = add_partial(shape, deparse(context, (Node *) aggref), aggref->aggtype,
 						aggref->aggcollid, merge);
+		if (aggref->aggstar && merge == MERGE_COUNT)
+			shape->partials[n - 1].counts = filter != NULL ? filter : "true";
 		return psprintf("s_%d", n);
 	}
 

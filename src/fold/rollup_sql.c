@@ -51,24 +51,44 @@ compares_bytes(const RollupColumn *key)
 		   get_collation_isdeterministic(key->collation);
 }
 
+/* SELECT keys, and of the partials their aggregates or which events they count. */
+static void
+append_query(StringInfo buf, const RollupShape *shape, const char *from, bool aggregates)
+{
+	const char *separator = "";
+
+	appendStringInfoString(buf, "SELECT ");
+	for (int i = 0; i < shape->nkeys; i++, separator = ", ")
+		appendStringInfo(
+			buf, compares_bytes(&shape->keys[i]) ? "%s(%s) COLLATE \"C\" AS k_%d" : "%s%s AS k_%d",
+			separator, shape->keys[i].sql, i + 1);
+	for (int i = 0; i < shape->npartials; i++, separator = ", ")
+		appendStringInfo(buf, "%s%s AS s_%d", separator,
+						 aggregates ? shape->partials[i].sql : shape->partials[i].counts, i + 1);
+	appendStringInfo(buf, " FROM %s AS _event", from);
+	if (shape->where != NULL)
+		appendStringInfo(buf, " WHERE %s", shape->where);
+}
+
+/* Events to their keys, and which partials count them. */
+char *
+rollup_keys_sql(const RollupShape *shape, const char *from)
+{
+	StringInfoData buf;
+
+	initStringInfo(&buf);
+	append_query(&buf, shape, from, false);
+	return buf.data;
+}
+
 /* Events to groups: SELECT keys, partials.  "from" gives behavior.event's columns. */
 char *
 rollup_partial_sql(const RollupShape *shape, const char *from)
 {
 	StringInfoData buf;
-	const char *separator = "";
 
 	initStringInfo(&buf);
-	appendStringInfoString(&buf, "SELECT ");
-	for (int i = 0; i < shape->nkeys; i++, separator = ", ")
-		appendStringInfo(
-			&buf, compares_bytes(&shape->keys[i]) ? "%s(%s) COLLATE \"C\" AS k_%d" : "%s%s AS k_%d",
-			separator, shape->keys[i].sql, i + 1);
-	for (int i = 0; i < shape->npartials; i++, separator = ", ")
-		appendStringInfo(&buf, "%s%s AS s_%d", separator, shape->partials[i].sql, i + 1);
-	appendStringInfo(&buf, " FROM %s AS _event", from);
-	if (shape->where != NULL)
-		appendStringInfo(&buf, " WHERE %s", shape->where);
+	append_query(&buf, shape, from, true);
 	for (int i = 1; i <= shape->nkeys; i++)
 		appendStringInfo(&buf, "%s%d", i == 1 ? " GROUP BY " : ", ", i);
 	return buf.data;

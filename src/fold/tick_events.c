@@ -45,9 +45,11 @@
 
 typedef struct Chunk
 {
-	MemoryContext context; /* holds nothing but the store, which is dropped with it */
+	MemoryContext context; /* holds the store, and below it the rows: both are dropped with it */
 	Tuplestorestate *store;
 	int64 count;
+	TickRows *rows; /* NULL: not made yet */
+	bool scanned;
 } Chunk;
 
 typedef struct Chunks
@@ -63,6 +65,9 @@ typedef struct Chunks
 /* What is kept, and the subtransaction that it falls with, invalid once committed. */
 static Chunks kept;
 static SubTransactionId kept_subid = InvalidSubTransactionId;
+
+/* Those that a callback has before it. */
+static Chunks *handed = NULL;
 
 static bool callbacks_registered = false;
 
@@ -155,19 +160,30 @@ filling_begin(Filling *filling, int64 after_tick, int64 upto_tick)
 
 /* Hands all chunks to the callback, as often as it likes. */
 static void
-hand_over(const Chunks *chunks, TickEventsCallback callback, void *arg)
+hand_over(Chunks *chunks, TickEventsCallback callback, void *arg)
 {
-	for (int i = 0; i < chunks->count; i++)
-	{
-		TickEvents events = {0};
+	Chunks *before = handed;
 
-		events.store = chunks->chunks[i].store;
-		events.desc = chunks->desc;
-		events.count = chunks->chunks[i].count;
-		events.after_tick = chunks->after_tick;
-		events.upto_tick = chunks->upto_tick;
-		callback(&events, arg);
+	handed = chunks;
+	PG_TRY();
+	{
+		for (int i = 0; i < chunks->count; i++)
+		{
+			TickEvents events = {0};
+
+			events.store = chunks->chunks[i].store;
+			events.desc = chunks->desc;
+			events.count = chunks->chunks[i].count;
+			events.after_tick = chunks->after_tick;
+			events.upto_tick = chunks->upto_tick;
+			callback(&events, arg);
+		}
 	}
+	PG_FINALLY();
+	{
+		handed = before;
+	}
+	PG_END_TRY();
 }
 
 static void
@@ -202,6 +218,8 @@ next_chunk(Filling *filling)
 	chunk->store = tuplestore_begin_heap(false, true, MAX_KILOBYTES);
 	tuplestore_set_eflags(chunk->store, EXEC_FLAG_REWIND);
 	chunk->count = 0;
+	chunk->rows = NULL;
+	chunk->scanned = false;
 	MemoryContextSwitchTo(old);
 	return chunk;
 }
@@ -323,4 +341,22 @@ bool
 tick_events_kept(int64 after_tick)
 {
 	return kept.context != NULL && kept.after_tick == after_tick;
+}
+
+const TickRows *
+tick_events_rows(Tuplestorestate *store, bool by_type)
+{
+	for (int i = 0; handed != NULL && i < handed->count; i++)
+	{
+		Chunk *chunk = &handed->chunks[i];
+
+		if (chunk->store != store)
+			continue;
+		/* One scan alone reads the tuplestore as fast as the list is made. */
+		if (chunk->rows == NULL && (by_type || chunk->scanned))
+			chunk->rows = tick_rows_make(store, handed->desc, chunk->count, chunk->context);
+		chunk->scanned = true;
+		return chunk->rows;
+	}
+	return NULL;
 }

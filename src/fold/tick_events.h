@@ -9,6 +9,7 @@
 #include "utils/snapshot.h"
 
 #include "fold/projection.h"
+#include "fold/tick_rows.h"
 #include "log/batch_set.h"
 
 /* Most events that are handed over at once; more come in several chunks. */
@@ -40,6 +41,12 @@ extern void tick_events_each(int64 after_tick, int64 upto_tick, Snapshot snapsho
 
 /* Are the events behind "after_tick" kept, up to some tick? */
 extern bool tick_events_kept(int64 after_tick);
+
+/*
+ * The rows of a tuplestore of events that a callback has before it; NULL for another one, or when
+ * making the list is not worth it.  by_type: types are asked for.
+ */
+extern const TickRows *tick_events_rows(Tuplestorestate *store, bool by_type);
 
 /* Frees what is kept. */
 extern void tick_events_forget(void);
