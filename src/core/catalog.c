@@ -29,6 +29,7 @@ static const char *const rel_names[BEHAVIOR_REL_COUNT] = {
 	[REL_INTAKE_PKEY] = "_intake_pkey",
 	[REL_KEY_GENERATION] = "_key_generation",
 	[REL_KEY] = "_key",
+	[REL_KEY_SWITCH] = "_key_switch",
 	[REL_KEY_RUN] = "_key_run",
 	[REL_KEY_PAGE] = "_key_page",
 	[REL_KEY_FILTER] = "_key_filter",

@@ -30,6 +30,7 @@ typedef enum BehaviorRel
 	REL_INTAKE_PKEY,
 	REL_KEY_GENERATION,
 	REL_KEY,
+	REL_KEY_SWITCH, /* composite type */
 	REL_KEY_RUN,
 	REL_KEY_PAGE,
 	REL_KEY_FILTER,

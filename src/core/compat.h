@@ -78,7 +78,17 @@ compat_insert_index_tuples(ResultRelInfo *result, TupleTableSlot *slot, EState *
 #endif
 }
 
-/* The same for a row that may be a new version; of a heap-only one 16 enters it into BRIN alone. */
+/* 17: what an index keeps between inserts, such as a pinned page, is let go of at their end. */
+static inline void
+compat_index_insert_end(Relation index, IndexInfo *info)
+{
+#if PG_VERSION_NUM >= 170000
+	index_insert_cleanup(index, info);
+#endif
+}
+
+/* Index entries of a row that may be a new version; of a heap-only one 16 enters it into BRIN
+ * alone. */
 static inline List *
 compat_index_row(ResultRelInfo *result, TupleTableSlot *slot, EState *estate, bool only_summarizing)
 {

@@ -8,6 +8,8 @@
 #include "access/heapam.h"
 #include "access/table.h"
 #include "access/xact.h"
+#include "catalog/pg_am_d.h"
+#include "catalog/pg_index.h"
 #include "executor/executor.h"
 #include "storage/bufmgr.h"
 #include "utils/rel.h"
@@ -52,11 +54,69 @@ index_row(Relation rel, HeapTuple tuple, CatalogIndexState indexes, bool only_su
 	FreeExecutorState(estate);
 }
 
+bool
+table_index_is_plain(Relation index)
+{
+	Form_pg_index form = index->rd_index;
+
+	return index->rd_rel->relam == BTREE_AM_OID && form->indisready && form->indimmediate &&
+		   !form->indisexclusion &&
+		   heap_attisnull(index->rd_indextuple, Anum_pg_index_indexprs, NULL) &&
+		   heap_attisnull(index->rd_indextuple, Anum_pg_index_indpred, NULL);
+}
+
+void
+table_index_insert(Relation rel, Relation index, Datum *values, bool *isnull, ItemPointer tid)
+{
+	/* What there would be to say of the index: neither B-tree nor hash asks. */
+	static IndexInfo info = {.type = T_IndexInfo};
+
+	(void) index_insert(index, values, isnull, tid, rel,
+						index->rd_index->indisunique ? UNIQUE_CHECK_YES : UNIQUE_CHECK_NO, false,
+						&info);
+}
+
+/*
+ * Inserts into a table that has one index, a plain one, as most of ours have: what
+ * CatalogTupleInsert() prepares for any number of indexes costs as much as the entry.  False, with
+ * nothing done, where the table has others, as while one is rebuilt CONCURRENTLY.
+ */
+static bool
+insert_with_one_index(Relation rel, HeapTuple tuple)
+{
+	List *indexes = RelationGetIndexList(rel);
+	Oid relid = list_length(indexes) == 1 ? linitial_oid(indexes) : InvalidOid;
+	Datum values[INDEX_MAX_KEYS];
+	bool isnull[INDEX_MAX_KEYS];
+	Relation index;
+	bool plain;
+
+	list_free(indexes);
+	if (!OidIsValid(relid))
+		return false;
+	index = index_open(relid, RowExclusiveLock);
+	plain = table_index_is_plain(index);
+	if (plain)
+	{
+		simple_heap_insert(rel, tuple);
+		for (int i = 0; i < index->rd_index->indnatts; i++)
+			values[i] = heap_getattr(tuple, index->rd_index->indkey.values[i],
+									 RelationGetDescr(rel), &isnull[i]);
+		table_index_insert(rel, index, values, isnull, &tuple->t_self);
+	}
+	index_close(index, RowExclusiveLock);
+	return plain;
+}
+
 void
 table_row_insert(Relation rel, HeapTuple tuple, CatalogIndexState indexes)
 {
-	CatalogIndexState opened = indexes != NULL ? indexes : CatalogOpenIndexes(rel);
+	CatalogIndexState opened;
 
+	if (indexes == NULL && insert_with_one_index(rel, tuple))
+		return;
+
+	opened = indexes != NULL ? indexes : CatalogOpenIndexes(rel);
 	if (!needs_executor(opened))
 		CatalogTupleInsertWithInfo(rel, tuple, opened);
 	else

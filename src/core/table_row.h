@@ -20,6 +20,13 @@ table_row_update(Relation rel, ItemPointer tid, HeapTuple tuple, CatalogIndexSta
 extern void
 table_rows_insert(Relation rel, TupleTableSlot **slots, int n, CatalogIndexState indexes);
 
+/* Is it a B-tree on columns alone, of which no entry waits for the end of the transaction? */
+extern bool table_index_is_plain(Relation index);
+
+/* An entry of a row that stands in the table, in a plain index or one of kind hash. */
+extern void
+table_index_insert(Relation rel, Relation index, Datum *values, bool *isnull, ItemPointer tid);
+
 /* Does the latest snapshot see a row?  Cheap where the table is empty. */
 extern bool table_has_rows(Oid relid);
 

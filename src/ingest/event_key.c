@@ -19,7 +19,6 @@
 #include "access/heapam.h"
 #include "access/htup_details.h"
 #include "access/xact.h"
-#include "catalog/index.h"
 #include "fmgr.h"
 #include "funcapi.h"
 #include "miscadmin.h"
@@ -177,8 +176,7 @@ probe_bucket(KeySet *set, EventKey *keys, int n, int *run_rows)
 /* What inserting needs; lives in the memory context of the set. */
 typedef struct KeyWriter
 {
-	HeapTuple pattern; /* batch and generation filled in */
-	IndexInfo *index_info;
+	HeapTuple pattern;			   /* batch and generation filled in */
 	CatalogIndexState all_indexes; /* where the table has more than ours; else NULL */
 	CommandId cid;
 	int slot_count;
@@ -187,23 +185,29 @@ typedef struct KeyWriter
 	int pending_count;
 } KeyWriter;
 
-static KeyWriter *
-make_writer(KeySet *set, int64 batch_id)
+static HeapTuple
+form_key(KeySet *set, const uint8 *key, int64 fingerprint, int64 batch_id)
 {
-	MemoryContext old = MemoryContextSwitchTo(set->context);
-	KeyWriter *writer = palloc0(sizeof(KeyWriter));
-	uint8 no_key[KEY_BYTES] = {0};
 	Datum values[KEY_COLUMNS] = {
-		PointerGetDatum(no_key),
-		Int64GetDatum(0),
+		PointerGetDatum(key),
+		Int64GetDatum(fingerprint),
 		Int64GetDatum(batch_id),
 		Int32GetDatum(set->hot->generation.generation),
 	};
 	bool nulls[KEY_COLUMNS] = {false};
 
-	writer->pattern = heap_form_tuple(RelationGetDescr(set->hot->heap), values, nulls);
-	writer->index_info = BuildIndexInfo(set->hot->index);
-	if (key_table_index_count(set->hot->heap) > 1)
+	return heap_form_tuple(RelationGetDescr(set->hot->heap), values, nulls);
+}
+
+static KeyWriter *
+make_writer(KeySet *set, int64 batch_id)
+{
+	static const uint8 no_key[KEY_BYTES] = {0};
+	MemoryContext old = MemoryContextSwitchTo(set->context);
+	KeyWriter *writer = palloc0(sizeof(KeyWriter));
+
+	writer->pattern = form_key(set, no_key, 0, batch_id);
+	if (!set->hot->tables->only_index)
 		writer->all_indexes = CatalogOpenIndexes(set->hot->heap);
 	writer->cid = GetCurrentCommandId(true);
 	MemoryContextSwitchTo(old);
@@ -239,6 +243,16 @@ slot_tuple(KeySet *set, KeyWriter *writer, int i)
 	return ExecFetchSlotHeapTuple(writer->slots[i], false, NULL);
 }
 
+/* The entry of a key that stands in the hot generation, which has no index but ours. */
+static void
+enter_key(KeySet *set, const uint8 *key, ItemPointer tid)
+{
+	Datum value = PointerGetDatum(key);
+	bool isnull = false;
+
+	table_index_insert(set->hot->heap, set->hot->index, &value, &isnull, tid);
+}
+
 /* Writes the keys that are pending to the hot generation and its index. */
 static void
 flush_writer(KeySet *set, KeyWriter *writer)
@@ -269,14 +283,23 @@ flush_writer(KeySet *set, KeyWriter *writer)
 	 */
 	heap_multi_insert(heap, writer->slots, n, writer->cid, HEAP_INSERT_SKIP_FSM, NULL);
 	for (int i = 0; i < n; i++)
-	{
-		Datum value = PointerGetDatum(writer->pending[i]->key);
-		bool isnull = false;
-
-		index_insert(set->hot->index, &value, &isnull, &writer->slots[i]->tts_tid, heap,
-					 UNIQUE_CHECK_NO, false, writer->index_info);
-	}
+		enter_key(set, writer->pending[i]->key, &writer->slots[i]->tts_tid);
 	writer->pending_count = 0;
+}
+
+/* Writes a key without a writer, which costs more than one key: false where it takes one. */
+static bool
+insert_single(KeySet *set, const EventKey *key, int64 batch_id)
+{
+	HeapTuple tuple;
+
+	if (!set->hot->tables->only_index)
+		return false;
+	tuple = form_key(set, key->key, key->fingerprint, batch_id);
+	heap_insert(set->hot->heap, tuple, GetCurrentCommandId(true), HEAP_INSERT_SKIP_FSM, NULL);
+	enter_key(set, key->key, &tuple->t_self);
+	heap_freetuple(tuple);
+	return true;
 }
 
 /* Settles keys that are in the bucket twice; lists those to be written. */
@@ -313,6 +336,8 @@ insert_bucket(KeySet *set, KeyWriter **writer, EventKey **fresh, int count, int6
 		key_runs_insert(set->hot->runs, fresh, count, batch_id);
 		return;
 	}
+	if (count == 1 && *writer == NULL && insert_single(set, fresh[0], batch_id))
+		return;
 	if (count > 0 && *writer == NULL)
 		*writer = make_writer(set, batch_id);
 	for (int i = 0; i < count; i++)

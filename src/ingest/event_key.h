@@ -13,7 +13,7 @@
  * transaction, let go of the bucket, the tables and the switch, wait for that transaction, and
  * start the bucket again; else insert the new keys into the hot generation and let go of the
  * bucket.  So no lock is held while waiting for a transaction, and two senders of the same keys
- * wait for each other instead of failing.  All these are heavyweight locks of core/lock.h: the
+ * wait for each other instead of failing.  All these are heavyweight locks (core/lock.h): the
  * deadlock detector sees them and an error releases them.
  *
  * Inserting.  Many new keys of a bucket go into one row, a run, sorted and packed; few go into a

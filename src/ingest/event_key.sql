@@ -12,6 +12,9 @@ CREATE TABLE behavior._key_generation (
 SELECT pg_catalog.pg_extension_config_dump('behavior._key_generation', '');
 COMMENT ON TABLE behavior._key_generation IS 'generations of idempotency keys';
 
+CREATE TYPE behavior._key_switch AS ();
+COMMENT ON TYPE behavior._key_switch IS 'is locked: shared by statements that send events, exclusively by whoever changes the list of generations';
+
 CREATE TABLE behavior._key (
 	key			uuid NOT NULL,		-- SipHash-2-4-128 of source and event_id
 	fingerprint	bigint NOT NULL,	-- of the payload: tells a conflict from a duplicate

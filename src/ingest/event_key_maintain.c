@@ -68,7 +68,7 @@ static LocalTransactionId stepped_in = InvalidLocalTransactionId;
 static void
 take_switch(void)
 {
-	behavior_lock(behavior_relid(REL_KEY), KEY_LOCK_SWITCH, ExclusiveLock);
+	key_switch_lock(ExclusiveLock);
 }
 
 /* How many keys an unpacked generation has, by its size: about, and rather too many. */

@@ -21,7 +21,8 @@
  * and its descents, one to probe and one to insert, miss the processor's caches.  Claiming a new
  * key took 2.1 us of processor by hash and 3.6 us by B-tree up to 1 million keys in the table,
  * 3.7 and 5.6 beyond 4 million (PostgreSQL 15, flushes of 4,096).  WAL is the same, 138 bytes a
- * key, and so is the size, 105 to 110 bytes a key with the heap.
+ * key, and so is the size, 105 to 110 bytes a key with the heap.  For a statement of one event too:
+ * looking and entering take 7,000 instructions by hash, 12,000 by B-tree.
  */
 #include "postgres.h"
 
@@ -192,7 +193,7 @@ on_relcache_inval(Datum arg, Oid relid)
 
 	for (int i = 0; known.valid && !concerned && i < known.count; i++)
 		concerned = relid == known.tables[i].relid || relid == known.tables[i].run_relid ||
-					relid == known.tables[i].filter_relid;
+					relid == known.tables[i].filter_relid || relid == known.tables[i].index_relid;
 	if (concerned)
 	{
 		known.valid = false;
@@ -225,6 +226,24 @@ key_generation_known(int *count)
 	}
 	*count = known.count;
 	return known.tables;
+}
+
+bool
+key_generation_still_known(void)
+{
+	return known.valid;
+}
+
+void
+key_switch_lock(LOCKMODE mode)
+{
+	LockRelationOid(behavior_relid(REL_KEY_SWITCH), mode);
+}
+
+void
+key_switch_unlock(LOCKMODE mode)
+{
+	UnlockRelationOid(behavior_relid(REL_KEY_SWITCH), mode);
 }
 
 static HeapTuple

@@ -6,16 +6,23 @@
  * of behavior._key and one of behavior._key_run (hot, sealed), or one of behavior._key_page and
  * one of behavior._key_filter (packed), named after its number.
  *
- * Locks, all of core/lock.h on behavior._key, in the order in which they are taken:
+ * Locks, but for the switch of core/lock.h on behavior._key, in the order in which they are taken:
  *
  * KEY_LOCK_MAINTENANCE	exclusive, to the end of the transaction: one maintainer at a time.
  * KEY_LOCK_FIRST_USE	exclusive, to the end of the transaction: makes what exists once.
- * KEY_LOCK_SWITCH		shared while a flush uses the list and the tables in it,
+ * the switch			shared while a flush uses the list and the tables in it,
  *						let go before it waits for a transaction.  Exclusive, to
  *						the end of a short transaction, for whoever changes the list.
  *						So whoever holds it shared sees the list at rest.
  * 0 .. KEY_BUCKETS - 1	exclusive: the keys of this hash.  A holder
  *						waits for nothing but buffers and file extension.
+ *
+ * The switch is a lock on a relation, RowShareLock and ExclusiveLock, since each statement takes it
+ * shared: such a lock stays with the backend (the "fast path" of the lock manager) as long as
+ *nobody
+ * wants it exclusively, where senders would meet at one partition of the table of locks.  On
+ * behavior._key_switch, which is nothing but that: no command locks a composite type, where a
+ * REINDEX CONCURRENTLY that waits would hold up whoever changes the list, and he the senders.
  *
  * A sender keeps RowExclusiveLock on the hot partition that it wrote to until its transaction
  * ends: whoever gets ShareLock on a sealed one knows that no open transaction has keys there.
@@ -25,11 +32,11 @@
 
 #include "datatype/timestamp.h"
 #include "storage/itemptr.h"
+#include "storage/lockdefs.h"
 #include "utils/relcache.h"
 #include "utils/snapshot.h"
 
 #define KEY_BUCKETS			 64
-#define KEY_LOCK_SWITCH		 64
 #define KEY_LOCK_FIRST_USE	 65
 #define KEY_LOCK_MAINTENANCE 66
 
@@ -73,6 +80,9 @@ typedef struct KeyGenerationTables
 	Oid run_relid;					/* not of a packed one */
 	Oid filter_relid;				/* packed only */
 	BlockNumber filter_file_blocks; /* what its file has; invalid: not looked at yet */
+	Oid index_relid;				/* of relid, to be searched; invalid: not looked at yet */
+	bool only_index;				/* it has no other */
+	bool any;						/* the table of keys has had a row */
 } KeyGenerationTables;
 
 /* The same list with the tables. */
@@ -83,6 +93,13 @@ extern KeyGenerationTables *key_generation_tables(Snapshot snapshot, int *count)
  * under the switch; stays in place until the next call.
  */
 extern KeyGenerationTables *key_generation_known(int *count);
+
+/* Whether nothing has changed since. */
+extern bool key_generation_still_known(void);
+
+/* The switch, see above. */
+extern void key_switch_lock(LOCKMODE mode);
+extern void key_switch_unlock(LOCKMODE mode);
 
 /* Makes the first generation in the caller's transaction, unless somebody else just did. */
 extern void key_generation_first_use(void);

@@ -65,6 +65,20 @@ open_table(Oid relid, int generation, LOCKMODE mode)
 	return rel;
 }
 
+/* The index to be searched, kept as long as nothing about the table changes. */
+static Oid
+known_index(KeySetMember *member)
+{
+	KeyGenerationTables *tables = member->tables;
+
+	if (!OidIsValid(tables->index_relid) || !key_generation_still_known())
+	{
+		tables->index_relid = key_table_index_oid(member->heap);
+		tables->only_index = key_table_index_count(member->heap) == 1;
+	}
+	return tables->index_relid;
+}
+
 /* Opens the table and the index that keys or pages are in. */
 static bool
 open_heap(KeySetMember *member, bool writes)
@@ -75,7 +89,7 @@ open_heap(KeySetMember *member, bool writes)
 							  writes ? RowExclusiveLock : AccessShareLock);
 	if (member->heap == NULL)
 		return false;
-	index = key_table_index_oid(member->heap);
+	index = known_index(member);
 	if (!OidIsValid(index))
 		report_restore(RelationGetRelationName(member->heap));
 	member->index = index_open(index, writes ? RowExclusiveLock : AccessShareLock);
@@ -229,7 +243,7 @@ key_set_open(bool for_insert)
 	{
 		if (!RecoveryInProgress())
 		{
-			behavior_lock(set->lock_relid, KEY_LOCK_SWITCH, ShareLock);
+			key_switch_lock(RowShareLock);
 			set->locked = true;
 		}
 		if (open_members(set))
@@ -243,7 +257,7 @@ key_set_open(bool for_insert)
 		close_members(set);
 		if (set->locked)
 		{
-			behavior_unlock(set->lock_relid, KEY_LOCK_SWITCH, ShareLock);
+			key_switch_unlock(RowShareLock);
 			set->locked = false;
 			key_generation_first_use();
 		}
@@ -259,7 +273,7 @@ key_set_close(KeySet *set)
 {
 	close_members(set);
 	if (set->locked)
-		behavior_unlock(set->lock_relid, KEY_LOCK_SWITCH, ShareLock);
+		key_switch_unlock(RowShareLock);
 	MemoryContextDelete(set->context);
 }
 
@@ -276,8 +290,8 @@ begin_scan(KeySet *set, KeySetMember *member, Snapshot snapshot, int nkeys)
 int
 key_set_prepare(KeySetMember *member, int bucket, int n)
 {
-	if (!member->any)
-		member->any = RelationGetNumberOfBlocks(member->heap) > 0;
+	if (!member->tables->any)
+		member->tables->any = RelationGetNumberOfBlocks(member->heap) > 0;
 	return key_runs_prepare(member->runs, bucket, n);
 }
 
@@ -452,5 +466,5 @@ key_set_probe(KeySet *set, KeySetMember *member, const uint8 *key, KeyFound *fou
 		return probe_pages(set, member, key, found);
 	if (key_runs_find(member->runs, key_bucket(key), key, found))
 		return true;
-	return member->any && probe_table(set, member, key, found);
+	return member->tables->any && probe_table(set, member, key, found);
 }

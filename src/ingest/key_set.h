@@ -28,7 +28,6 @@ typedef struct KeySetMember
 	Relation index;
 	IndexScanDesc scan; /* NULL until it is needed */
 	TupleTableSlot *slot;
-	bool any;		   /* false: the table of keys had no row when last asked; not packed */
 	Relation run_heap; /* not packed */
 	KeyRuns *runs;	   /* not packed */
 	Relation filter;   /* packed only, as all below */

@@ -21,6 +21,7 @@
 #include "access/table.h"
 #include "access/xact.h"
 #include "catalog/pg_am_d.h"
+#include "catalog/pg_index.h"
 #include "catalog/pg_type_d.h"
 #include "executor/executor.h"
 #include "miscadmin.h"
@@ -30,7 +31,7 @@
 
 #include "core/catalog.h"
 #include "core/compat.h"
-#include "log/log_writer.h"
+#include "log/log_writer_internal.h"
 
 /* Rows given to heap_multi_insert at a time. */
 #define WRITE_CHUNK 256
@@ -49,7 +50,7 @@
 struct LogWriter
 {
 	MemoryContext context;		 /* the writer's own */
-	MemoryContext group_context; /* reset after each partition */
+	MemoryContext group_context; /* reset after each partition; NULL until needed */
 	MemoryContext chunk_context; /* reset after each chunk */
 	TupleDesc desc;
 	int nslots;
@@ -159,14 +160,13 @@ row_descriptor(void)
 LogWriter *
 log_writer_begin(void)
 {
-	LogWriter *writer = (LogWriter *) palloc0(sizeof(LogWriter));
+	LogWriter *writer = (LogWriter *) palloc(sizeof(LogWriter));
 
 	writer->context = CurrentMemoryContext;
-	writer->group_context =
-		AllocSetContextCreate(writer->context, "log writer partition", ALLOCSET_DEFAULT_SIZES);
-	writer->chunk_context =
-		AllocSetContextCreate(writer->context, "log writer chunk", ALLOCSET_DEFAULT_SIZES);
-	writer->desc = row_descriptor();
+	writer->group_context = NULL;
+	writer->chunk_context = NULL;
+	writer->desc = NULL;
+	writer->nslots = 0;
 	return writer;
 }
 
@@ -175,9 +175,25 @@ log_writer_end(LogWriter *writer)
 {
 	for (int i = 0; i < writer->nslots; i++)
 		ExecDropSingleTupleTableSlot(writer->slots[i]);
-	MemoryContextDelete(writer->chunk_context);
-	MemoryContextDelete(writer->group_context);
+	if (writer->group_context != NULL)
+	{
+		MemoryContextDelete(writer->chunk_context);
+		MemoryContextDelete(writer->group_context);
+	}
 	pfree(writer);
+}
+
+/* Makes what a single row does without. */
+static void
+make_contexts(LogWriter *writer)
+{
+	if (writer->group_context != NULL)
+		return;
+	writer->desc = row_descriptor();
+	writer->chunk_context =
+		AllocSetContextCreate(writer->context, "log writer chunk", ALLOCSET_DEFAULT_SIZES);
+	writer->group_context =
+		AllocSetContextCreate(writer->context, "log writer partition", ALLOCSET_DEFAULT_SIZES);
 }
 
 /* Makes the slots that a chunk needs, those of earlier chunks included. */
@@ -191,22 +207,37 @@ need_slots(LogWriter *writer, int n)
 	MemoryContextSwitchTo(old);
 }
 
-/* Our own BRIN index: plain columns that only grow with the range's extremes. */
-static bool
-is_minmax_brin(Relation index, const IndexInfo *info)
+bool
+log_index_is_summary(Relation index)
 {
-	if (index->rd_rel->relam != BRIN_AM_OID || info->ii_NumIndexKeyAttrs > MAX_MINMAX_COLUMNS ||
-		info->ii_Expressions != NIL || info->ii_Predicate != NIL)
+	Form_pg_index form = index->rd_index;
+
+	if (index->rd_rel->relam != BRIN_AM_OID || form->indnatts > MAX_MINMAX_COLUMNS ||
+		!heap_attisnull(index->rd_indextuple, Anum_pg_index_indexprs, NULL) ||
+		!heap_attisnull(index->rd_indextuple, Anum_pg_index_indpred, NULL))
 		return false;
-	for (int i = 0; i < info->ii_NumIndexKeyAttrs; i++)
+	for (int i = 0; i < form->indnatts; i++)
 	{
-		if (!(info->ii_IndexAttrNumbers[i] == LOG_BATCH_ID &&
+		if (!(form->indkey.values[i] == LOG_BATCH_ID &&
 			  index->rd_opfamily[i] == INTEGER_MINMAX_FAMILY) &&
-			!(info->ii_IndexAttrNumbers[i] == LOG_OCCURRED_AT &&
+			!(form->indkey.values[i] == LOG_OCCURRED_AT &&
 			  index->rd_opfamily[i] == DATETIME_MINMAX_FAMILY))
 			return false;
 	}
 	return true;
+}
+
+void
+log_check_partition(Relation rel)
+{
+	if (!log_partition_fits(rel))
+		ereport(
+			ERROR,
+			(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+			 errmsg(
+				 "partition \"%s\" of behavior.log does not have the columns of behavior.log in their order",
+				 RelationGetRelationName(rel)),
+			 errhint("Detach the partition; behavior makes its own.")));
 }
 
 /* Shows the index the smallest and largest values of the rows in each block range. */
@@ -215,10 +246,15 @@ insert_brin(LogWriter *writer, Relation rel, Relation index, IndexInfo *info, in
 {
 	TupleTableSlot **slots = writer->slots;
 	const LogRow **rows = writer->rows;
-	BlockNumber pages_per_range = BrinGetPagesPerRange(index);
+	BrinStatsData stats;
+	BlockNumber pages_per_range;
 	int ncolumns = info->ii_NumIndexKeyAttrs;
 	int i = 0;
 
+	/* As the index was made: ALTER INDEX changes the option at once, the index not before REINDEX.
+	 */
+	brinGetStats(index, &stats);
+	pages_per_range = stats.pagesPerRange;
 	while (i < n)
 	{
 		ItemPointer tid = &slots[i]->tts_tid;
@@ -267,7 +303,7 @@ insert_index_entries(LogWriter *writer, ResultRelInfo *result, EState *estate, i
 		/* One that CONCURRENTLY has just begun to build may not even have its first block yet. */
 		if (!info->ii_ReadyForInserts)
 			continue;
-		if (is_minmax_brin(result->ri_IndexRelationDescs[i], info))
+		if (log_index_is_summary(result->ri_IndexRelationDescs[i]))
 		{
 			insert_brin(writer, result->ri_RelationDesc, result->ri_IndexRelationDescs[i], info, n);
 			/* Makes ExecInsertIndexTuples leave it out. */
@@ -331,23 +367,15 @@ write_group(LogWriter *writer, const LogPartition *part, const LogRow *rows, con
 	EState *estate = NULL;
 	MemoryContext old;
 
-	if (!log_partition_fits(rel))
-		ereport(
-			ERROR,
-			(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-			 errmsg(
-				 "partition \"%s\" of behavior.log does not have the columns of behavior.log in their order",
-				 RelationGetRelationName(rel)),
-			 errhint("Detach the partition; behavior makes its own.")));
-
+	log_check_partition(rel);
+	make_contexts(writer);
 	old = MemoryContextSwitchTo(writer->group_context);
 	result = makeNode(ResultRelInfo);
 	InitResultRelInfo(result, rel, 0, NULL, 0);
 	ExecOpenIndices(result, false);
 	for (int i = 0; i < result->ri_NumIndices; i++)
 	{
-		if (estate == NULL &&
-			!is_minmax_brin(result->ri_IndexRelationDescs[i], result->ri_IndexRelationInfo[i]))
+		if (estate == NULL && !log_index_is_summary(result->ri_IndexRelationDescs[i]))
 			estate = CreateExecutorState();
 	}
 
@@ -422,7 +450,7 @@ log_writer_append(LogWriter *writer, const LogRow *rows, const LogPartition *par
 {
 	int same = 1;
 
-	if (nrows <= 0)
+	if (nrows <= 0 || (nrows == 1 && log_write_single(&parts[0], &rows[0], extents)))
 		return;
 	while (same < nrows && parts[same].relid == parts[0].relid)
 		same++;

@@ -2,8 +2,8 @@
  * log_writer.h
  *		Appends events to the log's partitions and notes where they went.
  *
- * Uses heap_multi_insert with HEAP_INSERT_SKIP_FSM, so that what one flush
- * writes is contiguous, or nearly; updates whatever indexes a partition has.
+ * Uses heap_multi_insert, for one row heap_insert, with HEAP_INSERT_SKIP_FSM, so that what one
+ * flush writes is contiguous, or nearly; updates whatever indexes a partition has.
  * Slots, bulk state and the EState live as long as the writer: a frame makes one and reuses
  * it over its flushes.
  */
