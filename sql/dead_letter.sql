@@ -52,6 +52,42 @@ INSERT INTO behavior.event (event_id, type, occurred_at) VALUES ('ok', 'x', now(
 SELECT b.accepted, b.dead_letters, count(d.*) FROM behavior.last_batch() b
 	LEFT JOIN behavior.dead_letter d USING (batch_id) GROUP BY 1, 2;
 
+\echo -- more than are written at once, in one statement, some without an id and some with the same
+SET client_min_messages = warning;
+INSERT INTO behavior.event (event_id, type, occurred_at)
+	SELECT CASE WHEN i % 3 > 0 THEN 'many' || i / 2 END, CASE WHEN i % 5 = 0 THEN 'x' ELSE '' END, now() FROM generate_series(1, 9000) i;
+RESET client_min_messages;
+SELECT b.received, b.dead_letters, count(d.*), count(DISTINCT d.dead_letter_id) AS ids, count(DISTINCT d.event_id) AS events
+	FROM behavior.last_batch() b LEFT JOIN behavior.dead_letter d USING (batch_id) GROUP BY 1, 2;
+CREATE TABLE by_table AS SELECT dead_letter_id, ctid AS place, event_id FROM behavior.dead_letter WHERE event_id LIKE 'many%';
+SET enable_seqscan = off;
+SET enable_bitmapscan = off;
+SELECT count(*) FROM by_table t WHERE t.place IS DISTINCT FROM
+	(SELECT d.ctid FROM behavior.dead_letter d WHERE d.dead_letter_id >> 14 = t.dead_letter_id >> 14 AND d.event_id = t.event_id
+		AND d.dead_letter_id + 0 = t.dead_letter_id);
+SELECT count(*) FROM by_table t WHERE t.place IS DISTINCT FROM
+	(SELECT d.ctid FROM behavior.dead_letter d WHERE d.dead_letter_id = t.dead_letter_id);
+RESET enable_seqscan;
+RESET enable_bitmapscan;
+
+\echo -- a statement that is rolled back to a savepoint leaves none, the ones around it stay
+BEGIN;
+INSERT INTO behavior.event (event_id, type, occurred_at) VALUES ('kept 1', '', now());
+SAVEPOINT s;
+INSERT INTO behavior.event (event_id, type, occurred_at) SELECT 'undone', '', now() FROM generate_series(1, 3000);
+ROLLBACK TO s;
+INSERT INTO behavior.event (event_id, type, occurred_at) VALUES ('kept 2', '', now());
+COMMIT;
+SELECT event_id FROM behavior.dead_letter WHERE event_id IN ('kept 1', 'undone', 'kept 2') ORDER BY dead_letter_id;
+
+\echo -- found by event wherever their numbers are
+ALTER TABLE behavior.dead_letter ALTER dead_letter_id RESTART WITH 40000;
+INSERT INTO behavior.event (event_id, type, occurred_at) VALUES ('kept 1', '', now());
+ALTER TABLE behavior.dead_letter ALTER dead_letter_id RESTART WITH 9223372036854775807;
+INSERT INTO behavior.event (event_id, type, occurred_at) VALUES ('kept 1', '', now());
+SELECT status, dead_letter_id >= 40000 AS later, dead_letter_id = 9223372036854775807 AS last FROM behavior.find_event('kept 1');
+ALTER TABLE behavior.dead_letter ALTER dead_letter_id RESTART WITH 50000;
+
 \echo -- nobody reads it by default
 CREATE ROLE regress_dead_letter;
 SET ROLE regress_dead_letter;

@@ -18,32 +18,22 @@
 #include "utils/timestamp.h"
 
 #include "core/catalog.h"
-#include "core/table_row.h"
 #include "ingest/dead_letter.h"
+#include "ingest/dead_letter_row.h"
 
 #define DEAD_LETTER_MAX_FIELD 255 /* bytes kept of source, type and event_id */
 
-enum
+/* So many letters, and bytes of them, wait at most. */
+#define LETTERS_MAX		  2048
+#define LETTERS_MAX_BYTES (2 * 1024 * 1024)
+
+struct DeadLetters
 {
-	DEAD_LETTER_ID = 1,
-	DEAD_LETTER_BATCH_ID,
-	DEAD_LETTER_FAILED_AT,
-	DEAD_LETTER_STAGE,
-	DEAD_LETTER_REASON,
-	DEAD_LETTER_DETAIL,
-	DEAD_LETTER_ERRORS,
-	DEAD_LETTER_SOURCE,
-	DEAD_LETTER_TYPE,
-	DEAD_LETTER_EVENT_ID,
-	DEAD_LETTER_PAYLOAD,
-	DEAD_LETTER_PROJECTION,
-	DEAD_LETTER_ATTEMPTS,
-	DEAD_LETTER_REDRIVEN_AT,
-	DEAD_LETTER_PREVIOUS,
-	DEAD_LETTER_RECEIVED_AT,
-	DEAD_LETTER_SENT_WITH,
-	DEAD_LETTER_PAYLOAD_INTACT,
-	DEAD_LETTER_NATTS = DEAD_LETTER_PAYLOAD_INTACT
+	MemoryContext context; /* of the rows */
+	int count;
+	int size;
+	size_t bytes;
+	HeapTuple *rows; /* in the order of their ids */
 };
 
 PG_FUNCTION_INFO_V1(behavior__dead_letter);
@@ -160,20 +150,20 @@ set_jsonb(Datum *values, bool *isnull, int column, Jsonb *jsonb)
 	isnull[column - 1] = jsonb == NULL;
 }
 
-int64
-dead_letter_insert(const DeadLetter *letter)
+/* The row of a letter, in the context given; *id: its number. */
+static HeapTuple
+form_row(Relation rel, const DeadLetter *letter, MemoryContext result_context, int64 *id)
 {
 	MemoryContext context =
 		AllocSetContextCreate(CurrentMemoryContext, "dead letter", ALLOCSET_SMALL_SIZES);
 	MemoryContext old = MemoryContextSwitchTo(context);
-	Relation rel = table_open(behavior_relid(REL_DEAD_LETTER), RowExclusiveLock);
+	HeapTuple row;
 	Datum *values;
 	bool *isnull;
 	Notes notes = {0};
 	Notes payload_notes = {0};
 	TimestampTz now = GetCurrentTimestamp();
 	size_t kept;
-	int64 id;
 	int natts = RelationGetDescr(rel)->natts;
 
 	/* Columns that somebody added stay NULL. */
@@ -182,8 +172,8 @@ dead_letter_insert(const DeadLetter *letter)
 	for (int i = DEAD_LETTER_NATTS; i < natts; i++)
 		isnull[i] = true;
 
-	id = nextval_internal(behavior_relid(REL_DEAD_LETTER_ID_SEQ), false);
-	values[DEAD_LETTER_ID - 1] = Int64GetDatum(id);
+	*id = nextval_internal(behavior_relid(REL_DEAD_LETTER_ID_SEQ), false);
+	values[DEAD_LETTER_ID - 1] = Int64GetDatum(*id);
 	if (letter->batch_id > 0)
 		values[DEAD_LETTER_BATCH_ID - 1] = Int64GetDatum(letter->batch_id);
 	else
@@ -216,12 +206,71 @@ dead_letter_insert(const DeadLetter *letter)
 	notes.escaped |= payload_notes.escaped;
 	set_detail(values, isnull, letter, &notes);
 
-	table_row_insert(rel, heap_form_tuple(RelationGetDescr(rel), values, isnull), NULL);
-
-	table_close(rel, NoLock);
+	MemoryContextSwitchTo(result_context);
+	row = heap_form_tuple(RelationGetDescr(rel), values, isnull);
 	MemoryContextSwitchTo(old);
 	MemoryContextDelete(context);
+	return row;
+}
+
+int64
+dead_letter_insert(const DeadLetter *letter)
+{
+	Relation rel = table_open(behavior_relid(REL_DEAD_LETTER), RowExclusiveLock);
+	HeapTuple row;
+	int64 id;
+
+	row = form_row(rel, letter, CurrentMemoryContext, &id);
+	dead_letter_rows_insert(rel, &row, 1);
+	table_close(rel, NoLock);
 	return id;
+}
+
+int64
+dead_letters_add(DeadLetters **letters, MemoryContext context, const DeadLetter *letter)
+{
+	Relation rel = table_open(behavior_relid(REL_DEAD_LETTER), RowExclusiveLock);
+	DeadLetters *waiting = *letters;
+	HeapTuple row;
+	int64 id;
+
+	if (waiting == NULL)
+	{
+		waiting = MemoryContextAllocZero(context, sizeof(DeadLetters));
+		waiting->context = AllocSetContextCreate(context, "dead letters", ALLOCSET_DEFAULT_SIZES);
+		*letters = waiting;
+	}
+	row = form_row(rel, letter, waiting->context, &id);
+	table_close(rel, NoLock);
+	if (waiting->count == waiting->size)
+	{
+		int size = Max(4, waiting->size * 4);
+
+		waiting->rows = waiting->rows == NULL
+							? MemoryContextAlloc(context, size * sizeof(HeapTuple))
+							: repalloc(waiting->rows, size * sizeof(HeapTuple));
+		waiting->size = size;
+	}
+	waiting->rows[waiting->count++] = row;
+	waiting->bytes += row->t_len;
+	if (waiting->count >= LETTERS_MAX || waiting->bytes >= LETTERS_MAX_BYTES)
+		dead_letters_write(waiting);
+	return id;
+}
+
+void
+dead_letters_write(DeadLetters *letters)
+{
+	Relation rel;
+
+	if (letters == NULL || letters->count == 0)
+		return;
+	rel = table_open(behavior_relid(REL_DEAD_LETTER), RowExclusiveLock);
+	dead_letter_rows_insert(rel, letters->rows, letters->count);
+	table_close(rel, NoLock);
+	letters->count = 0;
+	letters->bytes = 0;
+	MemoryContextReset(letters->context);
 }
 
 Datum

@@ -12,6 +12,18 @@
 
 #define DEAD_LETTER_MAX_PAYLOAD (1024 * 1024) /* bytes kept of a payload */
 
+/*
+ * For FROM: the letters whose event_id is $1.  Their index has an era in front, dead_letter_id >>
+ * 14, so that new entries go to a few pages, however many letters there are; each era is looked at.
+ */
+#define DEAD_LETTERS_OF_EVENT                                                                      \
+	"(WITH RECURSIVE era (n) AS ("                                                                 \
+	"SELECT pg_catalog.min(dead_letter_id) >> 14 FROM behavior.dead_letter"                        \
+	" UNION ALL SELECT (SELECT pg_catalog.min(l.dead_letter_id) >> 14 FROM behavior.dead_letter l" \
+	" WHERE l.dead_letter_id > ((era.n << 14) | 16383)) FROM era WHERE era.n IS NOT NULL)"         \
+	" SELECT d.* FROM era, behavior.dead_letter d"                                                 \
+	" WHERE d.dead_letter_id >> 14 = era.n AND d.event_id = $1)"
+
 typedef struct DeadLetter
 {
 	int64 batch_id;
@@ -37,6 +49,17 @@ typedef struct DeadLetter
  * UTF-8) are replaced by \xNN escapes and detail says so.
  */
 extern int64 dead_letter_insert(const DeadLetter *letter);
+
+/*
+ * The same for letters that wait to be written together, so that they meet each page of the
+ * indexes once.  dead_letters_add() returns a letter's id; it writes by itself what has
+ * become much.  *letters is NULL at first and lives in the context; dead_letters_write() has to
+ * be called before the statement ends.
+ */
+typedef struct DeadLetters DeadLetters;
+extern int64
+dead_letters_add(DeadLetters **letters, MemoryContext context, const DeadLetter *letter);
+extern void dead_letters_write(DeadLetters *letters);
 
 /*
  * For stages fold and delivery, before dead_letter_insert(): when the newest letter of the same

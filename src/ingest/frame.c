@@ -28,6 +28,7 @@
 #include "utils/timestamp.h"
 
 #include "gate/event_type.h"
+#include "ingest/dead_letter.h"
 #include "ingest/frame_internal.h"
 #include "ingest/lookup.h"
 
@@ -195,6 +196,7 @@ void
 frame_flush_now(Frame *frame)
 {
 	frame_flush(frame);
+	dead_letters_write(frame->letters);
 }
 
 Frame *
@@ -291,7 +293,7 @@ frame_finish(Frame *frame)
 {
 	bool keep = frame->receipts_context != NULL;
 
-	frame_flush(frame);
+	frame_flush_now(frame);
 	accepted_events |= frame->counts.accepted > 0;
 	if (frame->counts.received > 0)
 	{

@@ -64,7 +64,8 @@ struct Frame
 	int last_source;		   /* of the row before: most statements have one */
 	struct HTAB *source_index; /* NULL while sources are few */
 	ExtentList extents;
-	LogWriter *writer; /* NULL until the first flush */
+	LogWriter *writer;			 /* NULL until the first flush */
+	struct DeadLetters *letters; /* that wait to be written; NULL: there were none */
 
 	/* events that wait for the flush: arrays with the same index, and their bytes */
 	int npending;

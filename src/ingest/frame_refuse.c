@@ -222,7 +222,7 @@ frame_refuse(Frame *frame, Reason reason, const char *message, Jsonb *errors, co
 		letter.previous = event->origin->dead_letter_id;
 		letter.received_at = event->origin->received_at;
 	}
-	id = dead_letter_insert(&letter);
+	id = dead_letters_add(&frame->letters, frame->context, &letter);
 	MemoryContextSwitchTo(old);
 	MemoryContextDelete(temporary);
 
