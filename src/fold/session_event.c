@@ -40,7 +40,8 @@ read_jsonb(SessionEventReader *reader, Datum datum)
 {
 	struct varlena *value = (struct varlena *) DatumGetPointer(datum);
 
-	if (VARATT_IS_SHORT(value))
+	/* A pointer to toasted bytes has a short header, too. */
+	if (VARATT_IS_SHORT(value) && !VARATT_IS_EXTERNAL(value))
 	{
 		int length = VARSIZE_SHORT(value) - VARHDRSZ_SHORT;
 
