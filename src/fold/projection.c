@@ -47,6 +47,7 @@ typedef struct Fold
 	const char *name;
 	bool is_session;
 	int64 progress; /* as it was seen last */
+	SessionFold *unfinished;
 } Fold;
 
 PG_FUNCTION_INFO_V1(behavior_rebuild);
@@ -122,7 +123,7 @@ fold_events(const TickEvents *events, void *arg)
 	Fold *fold = arg;
 
 	if (fold->is_session)
-		session_fold(fold->name, events);
+		session_fold(fold->name, events, &fold->unfinished);
 	else
 		rollup_fold(fold->name, events);
 	CommandCounterIncrement();
@@ -173,6 +174,7 @@ fold_step(Fold *fold, int64 tick, bool wait)
 	}
 
 	upto = projection_choose_ticks(progress, tick);
+	fold->unfinished = NULL;
 	PushActiveSnapshot(snapshot);
 	tick_events_each(progress, upto, snapshot, fold_events, fold);
 	PopActiveSnapshot();

@@ -24,10 +24,15 @@ typedef struct TickEvents
 	int64 count;
 	int64 after_tick; /* exclusive */
 	int64 upto_tick;  /* inclusive */
+	bool more;		  /* others of these ticks follow, and these stay until those are folded */
 } TickEvents;
 
-/* Folds the events into the projection's state; SPI is not connected. */
-extern void session_fold(const char *name, const TickEvents *events);
+/*
+ * Folds the events into the projection's state; SPI is not connected.  Sessions are written when no
+ * more follow; until then *unfinished, NULL at first, holds them.
+ */
+typedef struct SessionFold SessionFold;
+extern void session_fold(const char *name, const TickEvents *events, SessionFold **unfinished);
 extern void rollup_fold(const char *name, const TickEvents *events);
 
 /*

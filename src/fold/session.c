@@ -12,6 +12,7 @@
 #include "common/sha1.h"
 #include "executor/spi.h"
 #include "fmgr.h"
+#include "miscadmin.h"
 #include "utils/builtins.h"
 #include "utils/guc.h"
 #include "utils/memutils.h"
@@ -159,22 +160,68 @@ session_visitor_hash(Bytes source, Bytes visitor)
 	return (int64) sip_final64(&state);
 }
 
-static void
-sha1_update(pg_cryptohash_ctx *context, const void *data, size_t length)
+/* What ids are made with; of the current resource owner, and to be freed before it ends. */
+struct SessionIdMaker
 {
-	if (pg_cryptohash_update(context, data, length) < 0)
-		elog(ERROR, "could not compute SHA-1: %s", pg_cryptohash_error(context));
+	pg_cryptohash_ctx *sha1;
+	int used;
+	char buffer[512]; /* what has not been passed on yet: a call costs more than the bytes */
+};
+
+SessionIdMaker *
+session_id_begin(void)
+{
+	SessionIdMaker *maker = palloc(sizeof(SessionIdMaker));
+
+	maker->used = 0;
+	maker->sha1 = pg_cryptohash_create(PG_SHA1);
+	if (maker->sha1 == NULL)
+		ereport(ERROR, (errcode(ERRCODE_OUT_OF_MEMORY), errmsg("out of memory")));
+	return maker;
+}
+
+void
+session_id_end(SessionIdMaker *maker)
+{
+	pg_cryptohash_free(maker->sha1);
+	pfree(maker);
+}
+
+static void
+sha1_update(SessionIdMaker *maker, const void *data, size_t length)
+{
+	if (pg_cryptohash_update(maker->sha1, data, length) < 0)
+		elog(ERROR, "could not compute SHA-1: %s", pg_cryptohash_error(maker->sha1));
+}
+
+static void
+sha1_append(SessionIdMaker *maker, const void *data, size_t length)
+{
+	if (length > sizeof(maker->buffer) - maker->used)
+	{
+		sha1_update(maker, maker->buffer, maker->used);
+		maker->used = 0;
+	}
+	if (length > sizeof(maker->buffer))
+	{
+		sha1_update(maker, data, length);
+		return;
+	}
+	memcpy(maker->buffer + maker->used, data, length);
+	maker->used += length;
 }
 
 /* A netstring: length, colon, bytes, comma. */
 static void
-sha1_update_netstring(pg_cryptohash_ctx *context, Bytes bytes)
+sha1_append_netstring(SessionIdMaker *maker, Bytes bytes)
 {
 	char prefix[16];
+	int length = pg_ltoa(bytes.length, prefix);
 
-	sha1_update(context, prefix, snprintf(prefix, sizeof(prefix), "%d:", bytes.length));
-	sha1_update(context, bytes.data, bytes.length);
-	sha1_update(context, ",", 1);
+	prefix[length++] = ':';
+	sha1_append(maker, prefix, length);
+	sha1_append(maker, bytes.data, bytes.length);
+	sha1_append(maker, ",", 1);
 }
 
 /*
@@ -182,24 +229,46 @@ sha1_update_netstring(pg_cryptohash_ctx *context, Bytes bytes)
  * source, visitor and event id.
  */
 void
-session_id(Bytes source, Bytes visitor, Bytes event_id, pg_uuid_t *id)
+session_id(SessionIdMaker *maker, Bytes source, Bytes visitor, Bytes event_id, pg_uuid_t *id)
 {
-	pg_cryptohash_ctx *context = pg_cryptohash_create(PG_SHA1);
 	uint8 digest[SHA1_DIGEST_LENGTH];
 
-	if (context == NULL || pg_cryptohash_init(context) < 0)
-		elog(ERROR, "could not start SHA-1: %s", pg_cryptohash_error(context));
-	sha1_update(context, session_namespace, sizeof(session_namespace));
-	sha1_update_netstring(context, source);
-	sha1_update_netstring(context, visitor);
-	sha1_update_netstring(context, event_id);
-	if (pg_cryptohash_final(context, digest, sizeof(digest)) < 0)
-		elog(ERROR, "could not compute SHA-1: %s", pg_cryptohash_error(context));
-	pg_cryptohash_free(context);
+	if (pg_cryptohash_init(maker->sha1) < 0)
+		elog(ERROR, "could not start SHA-1: %s", pg_cryptohash_error(maker->sha1));
+	maker->used = 0;
+	sha1_append(maker, session_namespace, sizeof(session_namespace));
+	sha1_append_netstring(maker, source);
+	sha1_append_netstring(maker, visitor);
+	sha1_append_netstring(maker, event_id);
+	sha1_update(maker, maker->buffer, maker->used);
+	if (pg_cryptohash_final(maker->sha1, digest, sizeof(digest)) < 0)
+		elog(ERROR, "could not compute SHA-1: %s", pg_cryptohash_error(maker->sha1));
 
 	memcpy(id->data, digest, UUID_LEN);
 	id->data[6] = (id->data[6] & 0x0f) | 0x50; /* version 5 */
 	id->data[8] = (id->data[8] & 0x3f) | 0x80; /* variant of RFC 4122 */
+}
+
+static void
+add_events(SessionFolder *folder, const TickEvents *events)
+{
+	TupleTableSlot *slots[CHUNK_EVENTS_AT_ONCE];
+	int n;
+
+	for (int i = 0; i < CHUNK_EVENTS_AT_ONCE; i++)
+		slots[i] = MakeSingleTupleTableSlot(events->desc, &TTSOpsMinimalTuple);
+	tuplestore_rescan(events->store);
+	do
+	{
+		CHECK_FOR_INTERRUPTS();
+		n = 0;
+		while (n < CHUNK_EVENTS_AT_ONCE &&
+			   tuplestore_gettupleslot(events->store, true, false, slots[n]))
+			n++;
+		session_folder_add_kept(folder, slots, n);
+	} while (n == CHUNK_EVENTS_AT_ONCE);
+	for (int i = 0; i < CHUNK_EVENTS_AT_ONCE; i++)
+		ExecDropSingleTupleTableSlot(slots[i]);
 }
 
 /* Folds events into behavior._session, or into behavior._session_next. */
@@ -207,21 +276,16 @@ void
 session_fold_into(const SessionSettings *settings, bool next, const TickEvents *events)
 {
 	SessionFolder *folder = session_folder_begin(settings, next);
-	TupleTableSlot *slot = MakeSingleTupleTableSlot(events->desc, &TTSOpsMinimalTuple);
 
-	tuplestore_rescan(events->store);
-	while (tuplestore_gettupleslot(events->store, true, false, slot))
-		session_folder_add(slot, folder);
-	ExecDropSingleTupleTableSlot(slot);
+	add_events(folder, events);
 	session_folder_end(folder);
 }
 
-void
-session_fold(const char *name, const TickEvents *events)
+/* The settings that are stored with the projection, in the current context. */
+static SessionSettings *
+stored_settings(const char *name)
 {
-	MemoryContext context = AllocSetContextCreate(CurrentMemoryContext, "behavior session fold",
-												  ALLOCSET_DEFAULT_SIZES);
-	MemoryContext old = MemoryContextSwitchTo(context);
+	MemoryContext context = CurrentMemoryContext;
 	Oid types[1] = {TEXTOID};
 	Datum values[1] = {CStringGetTextDatum(name)};
 	SecureContext secure;
@@ -244,11 +308,43 @@ session_fold(const char *name, const TickEvents *events)
 	if (settings == NULL)
 		ereport(ERROR, (errcode(ERRCODE_UNDEFINED_OBJECT),
 						errmsg("projection \"%s\" does not exist", name)));
+	return settings;
+}
 
-	session_fold_into(settings, false, events);
+/* A fold that may take several calls.  It goes with the (sub)transaction when that aborts. */
+struct SessionFold
+{
+	MemoryContext context;
+	SessionFolder *folder;
+};
 
+void
+session_fold(const char *name, const TickEvents *events, SessionFold **unfinished)
+{
+	SessionFold *fold = *unfinished;
+	MemoryContext old = CurrentMemoryContext;
+
+	if (fold == NULL)
+	{
+		MemoryContext context = AllocSetContextCreate(
+			CurTransactionContext, "behavior session fold", ALLOCSET_DEFAULT_SIZES);
+
+		MemoryContextSwitchTo(context);
+		fold = palloc(sizeof(SessionFold));
+		fold->context = context;
+		fold->folder = session_folder_begin(stored_settings(name), false);
+	}
+	MemoryContextSwitchTo(fold->context);
+	add_events(fold->folder, events);
+	*unfinished = fold;
+	if (!events->more)
+	{
+		session_folder_end(fold->folder);
+		*unfinished = NULL;
+	}
 	MemoryContextSwitchTo(old);
-	MemoryContextDelete(context);
+	if (*unfinished == NULL)
+		MemoryContextDelete(fold->context);
 }
 
 /* The row of projection "sessions", at the beginning of the log, with the settings of now. */
@@ -294,9 +390,11 @@ Datum
 behavior_session_id(PG_FUNCTION_ARGS)
 {
 	pg_uuid_t *id = palloc(sizeof(pg_uuid_t));
+	SessionIdMaker *maker = session_id_begin();
 
-	session_id(bytes_argument(PG_GETARG_TEXT_PP(0)), bytes_argument(PG_GETARG_TEXT_PP(1)),
+	session_id(maker, bytes_argument(PG_GETARG_TEXT_PP(0)), bytes_argument(PG_GETARG_TEXT_PP(1)),
 			   bytes_argument(PG_GETARG_TEXT_PP(2)), id);
+	session_id_end(maker);
 	PG_RETURN_UUID_P(id);
 }
 

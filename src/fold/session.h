@@ -9,8 +9,8 @@
  * event_id that came back after the idempotency window), the value decides.
  *
  * The flow of a fold: session_event.c says what an event's part in a session is,
- * session_chunk.c collects events by visitor, session_run.c makes runs of them, session_fold.c
- * merges these with the rows that session_store.c finds, and writes them back through it;
+ * session_chunk.c adds it to a run of its visitor's, as session_run.c does that, session_fold.c
+ * merges runs with the rows that session_store.c finds, and writes them back through it;
  * session_row.c turns rows into runs and back, session_pack.c the part of a row that only merging
  * needs.  Beside it: session.c (settings, ids, entry), session_alias.c, session_build.c (rebuild).
  */
@@ -51,25 +51,26 @@ typedef struct TypeCount
 	int64 count;
 } TypeCount;
 
+/* What each event that lies behind the others changes comes first, side by side. */
 typedef struct SessionRun
 {
-	OrderKey first;
 	OrderKey last;
-	Bytes entry_type;
 	Bytes exit_type;
-	OrderKey entry_page_key;
-	Bytes entry_page;
 	OrderKey exit_page_key;
 	Bytes exit_page;
-	OrderKey properties_key;
-	Jsonb *properties; /* NULL: none */
-	OrderKey user_key;
-	Bytes user_id;
 	int64 events;
 	int64 page_views;
+	OrderKey user_key;
+	Bytes user_id;
+	Jsonb *properties; /* NULL: none */
+	Bytes entry_page;
+	TypeCount *types; /* an array that it outgrows is left to its memory context */
 	int ntypes;
 	int max_types;
-	TypeCount *types;
+	OrderKey first;
+	Bytes entry_type;
+	OrderKey entry_page_key;
+	OrderKey properties_key;
 
 	/* A row of the table, or not yet one. */
 	bool stored;
@@ -109,16 +110,20 @@ extern SessionSettings *session_settings(Jsonb *settings);
 extern void session_fold_into(const SessionSettings *settings, bool next, const TickEvents *events);
 extern Jsonb *session_current_settings(void);
 extern int64 session_visitor_hash(Bytes source, Bytes visitor);
-extern void session_id(Bytes source, Bytes visitor, Bytes event_id, pg_uuid_t *id);
+typedef struct SessionIdMaker SessionIdMaker;
+extern SessionIdMaker *session_id_begin(void);
+extern void session_id_end(SessionIdMaker *maker);
+extern void
+session_id(SessionIdMaker *maker, Bytes source, Bytes visitor, Bytes event_id, pg_uuid_t *id);
 
 /*
  * session_event.c: an event that is being looked at.  What "visitor" and "event" point to is
- * the slot's, the reader's or its scratch context's, until the next event.
+ * the slot's or in the scratch context.
  */
 typedef struct SessionEventReader
 {
 	const SessionSettings *settings;
-	MemoryContext scratch;
+	MemoryContext scratch; /* the caller empties it */
 	TupleTableSlot *slot;
 	SessionVisitor visitor; /* without its hash */
 	SessionEvent event;		/* without its properties */
@@ -132,25 +137,35 @@ typedef struct SessionEventReader
 extern bool session_event_read(SessionEventReader *reader, TupleTableSlot *slot);
 extern void session_event_read_properties(SessionEventReader *reader);
 
-/* session_chunk.c: events collected by visitor, in memory that is bounded. */
+/* session_chunk.c: runs of events collected by visitor, in memory that is bounded. */
+#define CHUNK_RUN_TYPES 4
+
+typedef struct ChunkRun
+{
+	struct ChunkRun *older;
+	SessionRun run;
+	TypeCount types[CHUNK_RUN_TYPES]; /* where run.types begins */
+} ChunkRun;
+
 typedef struct ChunkVisitor
 {
 	SessionVisitor visitor;
 	struct ChunkVisitor *same_hash;
-	int nevents;
-	int max_events;
-	SessionEvent **events;
-	TimestampTz last_at; /* of the event added last */
-	bool in_order;		 /* each event lies behind the one added before it */
-	bool has_properties; /* so has an event of the session that the last one added to */
+	ChunkRun *runs; /* the newest first; some may touch each other */
 } ChunkVisitor;
+
+#define CHUNK_EVENTS_AT_ONCE 8
+
 typedef struct SessionChunk SessionChunk;
-extern SessionChunk *session_chunk_create(const SessionSettings *settings);
-extern void session_chunk_add(SessionChunk *chunk, TupleTableSlot *slot);
+extern SessionChunk *session_chunk_begin(const SessionSettings *settings);
+extern void
+session_chunk_add(SessionChunk *chunk, TupleTableSlot *const *slots, int count, bool lasting);
 extern bool session_chunk_full(const SessionChunk *chunk);
 extern bool session_chunk_empty(const SessionChunk *chunk);
-extern ChunkVisitor **session_chunk_visitors(SessionChunk *chunk, int *count);
+extern ChunkVisitor *session_chunk_visitor(const SessionChunk *chunk, int i);
+extern int session_chunk_sort(SessionChunk *chunk);
 extern void session_chunk_reset(SessionChunk *chunk);
+extern void session_chunk_end(SessionChunk *chunk);
 
 /* session_run.c */
 extern int order_key_compare(const OrderKey *a, const OrderKey *b);
@@ -162,7 +177,8 @@ bytes_equal(Bytes a, Bytes b)
 	return a.length == b.length && (a.data == b.data || memcmp(a.data, b.data, a.length) == 0);
 }
 
-extern void session_run_start(SessionRun *run, const SessionEvent *event);
+extern void
+session_run_start(SessionRun *run, const SessionEvent *event, TypeCount *types, int max_types);
 extern void session_run_add(SessionRun *run, const SessionEvent *event);
 extern void session_run_merge(SessionRun *run, const SessionRun *other);
 extern void session_run_sum_types(SessionRun *run);
@@ -174,6 +190,7 @@ extern void session_run_sum_types(SessionRun *run);
 typedef struct SessionFolder SessionFolder;
 extern SessionFolder *session_folder_begin(const SessionSettings *settings, bool next);
 extern void session_folder_add(TupleTableSlot *slot, void *folder); /* a LogRowCallback */
+extern void session_folder_add_kept(SessionFolder *folder, TupleTableSlot *const *slots, int count);
 extern void session_folder_end(SessionFolder *folder);
 
 /* session_row.c */

@@ -2,7 +2,8 @@
  * session_event.c
  *		An event's part in a session: who, when, which page, what brought the visitor.
  *
- * Nothing is copied here.  The session properties are looked for apart from the rest, since only
+ * Nothing is copied here: values point into the row where they can.  The session properties are
+ *looked for apart from the rest, since only
  * those of a session's first event that has any count.
  */
 #include "postgres.h"
@@ -19,14 +20,17 @@
 static const char *const campaign_prefix = "utm_";
 
 /* Where a text value lies; none when it is NULL. */
-static Bytes
+static inline Bytes
 read_text(TupleTableSlot *slot, int attribute)
 {
 	Bytes bytes = {NULL, 0};
 
 	if (!slot->tts_isnull[attribute - 1])
 	{
-		text *value = DatumGetTextPP(slot->tts_values[attribute - 1]);
+		text *value = (text *) DatumGetPointer(slot->tts_values[attribute - 1]);
+
+		if (VARATT_IS_COMPRESSED(value) || VARATT_IS_EXTERNAL(value))
+			value = (text *) pg_detoast_datum_packed((struct varlena *) value);
 
 		bytes.data = VARDATA_ANY(value);
 		bytes.length = VARSIZE_ANY_EXHDR(value);
@@ -50,6 +54,21 @@ read_jsonb(SessionEventReader *reader, Datum datum)
 		return (Jsonb *) reader->buffer.data;
 	}
 	return DatumGetJsonbP(datum);
+}
+
+/* Bytes of the aligned copy of short properties, as they lie in the row. */
+static Bytes
+in_row(const SessionEventReader *reader, Bytes bytes)
+{
+	const char *copy = reader->buffer.data;
+
+	if (bytes.data >= copy && bytes.data < copy + sizeof(reader->buffer.data))
+	{
+		Pointer value = DatumGetPointer(reader->slot->tts_values[LOG_PROPERTIES - 1]);
+
+		bytes.data = VARDATA_SHORT(value) + (bytes.data - VARDATA(copy));
+	}
+	return bytes;
 }
 
 static bool
@@ -185,7 +204,6 @@ session_event_read(SessionEventReader *reader, TupleTableSlot *slot)
 	MemoryContext old = MemoryContextSwitchTo(reader->scratch);
 	bool belongs;
 
-	MemoryContextReset(reader->scratch);
 	reader->slot = slot;
 	slot_getsomeattrs(slot, LOG_PROPERTIES);
 	event->type = read_text(slot, LOG_TYPE);
@@ -203,7 +221,7 @@ session_event_read(SessionEventReader *reader, TupleTableSlot *slot)
 			event->key.has_sequence ? DatumGetInt64(slot->tts_values[LOG_SEQUENCE - 1]) : 0;
 		event->key.event_id = read_text(slot, LOG_EVENT_ID);
 		reader->properties = read_jsonb(reader, slot->tts_values[LOG_PROPERTIES - 1]);
-		event->page = find_page(reader->settings, reader->properties);
+		event->page = in_row(reader, find_page(reader->settings, reader->properties));
 		event->properties = NULL;
 	}
 	MemoryContextSwitchTo(old);

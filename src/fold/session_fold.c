@@ -1,15 +1,13 @@
 /*
  * session_fold.c
- *		Folds events into sessions: collect by visitor, order, make runs, merge with the rows.
+ *		Folds events into sessions: collect runs by visitor, merge them with the rows.
  *
- * Events are collected in chunks, in any order.  Then each visitor's are
- * cut into runs where the pause is longer than the timeout (sorted before, if they did not come
- * in order), the stored sessions that any of them may touch are found, and all are merged in the
- * order of their beginnings.  Sets of events only grow, so sessions begin earlier, end later, or
- * join; none is ever cut.
+ * Events are collected in chunks, in any order, as runs without a pause that is longer than the
+ * timeout.  Then the stored sessions that any of a visitor's runs may touch are found, and all
+ * are merged in the order of their beginnings.  Sets of events only grow, so sessions begin
+ * earlier, end later, or join; none is ever cut.
  *
- * Memory: a chunk (session_chunk.c), the runs of one visitor, and the ids and index entries of
- * the sessions of a chunk.
+ * Memory: a chunk (session_chunk.c), and the ids and index entries of its sessions.
  */
 #include "postgres.h"
 
@@ -24,7 +22,7 @@
 
 /* How far ahead memory is fetched into the processor's cache. */
 #define VISITORS_AHEAD 4
-#define EVENTS_AHEAD   8
+#define CACHE_LINE	   64
 
 struct SessionFolder
 {
@@ -33,6 +31,7 @@ struct SessionFolder
 	SessionStore *store;
 	SessionChunk *chunk;
 	SessionAliases *aliases;
+	SessionIdMaker *ids;   /* NULL: none was made yet */
 	MemoryContext context; /* the folder's */
 	MemoryContext merging; /* while a chunk is merged */
 	MemoryContext visitor; /* of the visitor merged now */
@@ -54,16 +53,16 @@ session_folder_begin(const SessionSettings *settings, bool next)
 	folder->visitor =
 		AllocSetContextCreate(context, "behavior sessions visitor", ALLOCSET_DEFAULT_SIZES);
 	folder->store = session_store_open(next);
-	folder->chunk = session_chunk_create(settings);
+	folder->chunk = session_chunk_begin(settings);
 	MemoryContextSwitchTo(old);
 	return folder;
 }
 
 static int
-event_compare(const void *a, const void *b)
+run_compare(const void *a, const void *b)
 {
-	return order_key_compare(&(*(SessionEvent *const *) a)->key,
-							 &(*(SessionEvent *const *) b)->key);
+	return order_key_compare(&(*(SessionRun *const *) a)->first,
+							 &(*(SessionRun *const *) b)->first);
 }
 
 /* True when an event at "at" goes on with what ends at "ended". */
@@ -72,38 +71,34 @@ within_timeout(const SessionFolder *folder, TimestampTz ended, TimestampTz at)
 {
 	int64 pause;
 
-	return !pg_sub_s64_overflow(at, ended, &pause) && pause <= folder->settings->timeout;
+	return at <= ended ||
+		   (!pg_sub_s64_overflow(at, ended, &pause) && pause <= folder->settings->timeout);
 }
 
-/* A visitor's runs among the collected events, ascending. */
-static SessionRun *
-make_runs(SessionFolder *folder, ChunkVisitor *visitor, int *count)
+/* A visitor's runs that were collected, ascending by their first events.  "one" is for one. */
+static SessionRun **
+list_runs(ChunkVisitor *visitor, SessionRun **one, int *count)
 {
-	SessionRun *runs = NULL;
-	int nruns = 0;
-	int max = 0;
+	SessionRun **runs = one;
+	bool sorted = true;
+	int n = 0;
 
-	if (!visitor->in_order)
-		qsort(visitor->events, visitor->nevents, sizeof(SessionEvent *), event_compare);
+	*one = &visitor->runs->run;
+	*count = 1;
+	if (visitor->runs->older == NULL)
+		return one;
 
-	for (int i = 0; i < visitor->nevents; i++)
+	for (ChunkRun *run = visitor->runs->older; run != NULL; run = run->older)
+		(*count)++;
+	runs = palloc_extended(sizeof(SessionRun *) * *count, MCXT_ALLOC_HUGE);
+	for (ChunkRun *run = visitor->runs; run != NULL; run = run->older)
 	{
-		const SessionEvent *event = visitor->events[i];
-
-		if (nruns > 0 && within_timeout(folder, runs[nruns - 1].last.at, event->key.at))
-		{
-			session_run_add(&runs[nruns - 1], event);
-			continue;
-		}
-		if (nruns == max)
-		{
-			max = Max(2, max * 2);
-			runs = runs == NULL ? palloc(sizeof(SessionRun) * max)
-								: repalloc_huge(runs, sizeof(SessionRun) * max);
-		}
-		session_run_start(&runs[nruns++], event);
+		runs[*count - ++n] = &run->run;
+		if (run->older != NULL && order_key_compare(&run->older->run.first, &run->run.first) > 0)
+			sorted = false;
 	}
-	*count = nruns;
+	if (!sorted)
+		qsort(runs, *count, sizeof(SessionRun *), run_compare);
 	return runs;
 }
 
@@ -120,7 +115,14 @@ write_run(SessionFolder *folder, const SessionVisitor *visitor, SessionRun *run,
 		session_store_update(folder->store, visitor, run);
 		return;
 	}
-	session_id(visitor->source, visitor->visitor, run->first.event_id, &id);
+	if (folder->ids == NULL)
+	{
+		MemoryContext old = MemoryContextSwitchTo(folder->context);
+
+		folder->ids = session_id_begin();
+		MemoryContextSwitchTo(old);
+	}
+	session_id(folder->ids, visitor->source, visitor->visitor, run->first.event_id, &id);
 	if (!run->stored)
 	{
 		run->id = id;
@@ -135,18 +137,17 @@ write_run(SessionFolder *folder, const SessionVisitor *visitor, SessionRun *run,
 }
 
 /*
- * Merges runs and stored sessions, both ascending, into sessions.  A session that takes part
- * with its row keeps it; further rows that join it are deleted and their ids become
- * aliases of the id that the joined session has in the end.
+ * Merges runs and stored sessions, both ascending by their first events, into sessions.  A
+ * session that takes part with its row keeps it; further rows that join it are deleted and their
+ * ids become aliases of the id that the joined session has in the end.
  */
 static void
-merge_visitor(SessionFolder *folder, const SessionVisitor *visitor, SessionRun *runs, int nruns,
+merge_visitor(SessionFolder *folder, const SessionVisitor *visitor, SessionRun **runs, int nruns,
 			  SessionRun *stored, int nstored)
 {
-	SessionRun current = {0};
-	bool have = false;
+	SessionRun *current = NULL;
 	bool changed = false;
-	pg_uuid_t *absorbed = palloc(sizeof(pg_uuid_t) * (nstored + 1));
+	pg_uuid_t *absorbed = nstored > 1 ? palloc(sizeof(pg_uuid_t) * nstored) : NULL;
 	int nabsorbed = 0;
 	int i = 0;
 	int j = 0;
@@ -155,88 +156,90 @@ merge_visitor(SessionFolder *folder, const SessionVisitor *visitor, SessionRun *
 	{
 		SessionRun *next = NULL;
 
-		if (i < nruns && (j >= nstored || order_key_compare(&runs[i].first, &stored[j].first) < 0))
-			next = &runs[i++];
+		if (i < nruns && (j >= nstored || order_key_compare(&runs[i]->first, &stored[j].first) < 0))
+			next = runs[i++];
 		else if (j < nstored)
 			next = &stored[j++];
 
-		if (next != NULL && have && within_timeout(folder, current.last.at, next->first.at))
+		if (next != NULL && current != NULL &&
+			within_timeout(folder, current->last.at, next->first.at))
 		{
 			changed = true;
-			if (next->stored && current.stored)
+			if (next->stored && current->stored)
 			{
 				absorbed[nabsorbed++] = next->id;
 				session_store_delete(folder->store, next);
 			}
 			else if (next->stored)
 			{
-				current.stored = true;
-				current.tid = next->tid;
-				current.id = next->id;
-				current.id_event = next->id_event;
+				current->stored = true;
+				current->tid = next->tid;
+				current->id = next->id;
+				current->id_event = next->id_event;
 			}
-			session_run_merge(&current, next);
+			session_run_merge(current, next);
 			continue;
 		}
 
-		if (have)
+		if (current != NULL)
 		{
-			write_run(folder, visitor, &current, changed);
+			write_run(folder, visitor, current, changed);
 			for (int k = 0; k < nabsorbed; k++)
 			{
-				if (memcmp(&absorbed[k], &current.id, sizeof(pg_uuid_t)) != 0)
-					session_aliases_dead(folder->aliases, &absorbed[k], &current.id);
+				if (memcmp(&absorbed[k], &current->id, sizeof(pg_uuid_t)) != 0)
+					session_aliases_dead(folder->aliases, &absorbed[k], &current->id);
 			}
 		}
 		if (next == NULL)
 			break;
-		current = *next;
-		have = true;
+		current = next;
 		changed = false;
 		nabsorbed = 0;
 	}
-	pfree(absorbed);
 }
 
-/* Merges a visitor's events with the stored sessions that they may touch. */
+/* Merges a visitor's runs with the stored sessions that they may touch. */
 static void
 fold_visitor(SessionFolder *folder, ChunkVisitor *visitor)
 {
-	SessionRun *runs;
+	SessionRun *one;
+	SessionRun **runs;
 	SessionRun *stored;
 	int nruns;
 	int nstored;
 	TimestampTz from;
 	TimestampTz to;
 
-	runs = make_runs(folder, visitor, &nruns);
-	if (pg_sub_s64_overflow(runs[0].first.at, folder->settings->timeout, &from))
+	runs = list_runs(visitor, &one, &nruns);
+	to = runs[0]->last.at;
+	for (int i = 1; i < nruns; i++)
+		to = Max(to, runs[i]->last.at);
+	if (pg_sub_s64_overflow(runs[0]->first.at, folder->settings->timeout, &from))
 		from = DT_NOBEGIN;
-	if (pg_add_s64_overflow(runs[nruns - 1].last.at, folder->settings->timeout, &to))
+	if (pg_add_s64_overflow(to, folder->settings->timeout, &to))
 		to = DT_NOEND;
 	stored = session_store_find(folder->store, &visitor->visitor, from, to, &nstored);
 	merge_visitor(folder, &visitor->visitor, runs, nruns, stored, nstored);
 }
 
 /*
- * A visitor's events lie wherever they came, so the processor is told a few visitors ahead what
- * will be needed: first the visitor, with its list of events, then these.
+ * A visitor lies wherever it came, so the processor is told a few visitors ahead what will be
+ * needed: first the visitor with its run, then the texts that this points to.
  */
 static void
 prefetch_visitor(const ChunkVisitor *visitor)
 {
-	prefetch_memory(visitor);
-	prefetch_memory((const char *) visitor + sizeof(ChunkVisitor) - 1);
+	for (Size at = 0; at < sizeof(ChunkVisitor) + sizeof(ChunkRun); at += CACHE_LINE)
+		prefetch_memory((const char *) visitor + at);
 }
 
 static void
-prefetch_events(const ChunkVisitor *visitor)
+prefetch_texts(const SessionRun *run)
 {
-	for (int i = 0; i < Min(visitor->nevents, EVENTS_AHEAD); i++)
-	{
-		prefetch_memory(visitor->events[i]);
-		prefetch_memory(visitor->events[i] + 1);
-	}
+	prefetch_memory(run->first.event_id.data);
+	prefetch_memory(run->last.event_id.data);
+	prefetch_memory(run->entry_page.data);
+	prefetch_memory(run->exit_page.data);
 }
 
 /* Merges what has been collected into the table, in the order of its index. */
@@ -244,21 +247,21 @@ static void
 fold_chunk(SessionFolder *folder)
 {
 	MemoryContext old = MemoryContextSwitchTo(folder->merging);
-	ChunkVisitor **visitors;
+	SessionChunk *chunk = folder->chunk;
 	int count;
 
 	session_store_snapshot(folder->store);
 	folder->aliases = session_aliases_begin();
-	visitors = session_chunk_visitors(folder->chunk, &count);
+	count = session_chunk_sort(chunk);
 	MemoryContextSwitchTo(folder->visitor);
 	for (int i = 0; i < count; i++)
 	{
 		CHECK_FOR_INTERRUPTS();
 		if (i + 2 * VISITORS_AHEAD < count)
-			prefetch_visitor(visitors[i + 2 * VISITORS_AHEAD]);
+			prefetch_visitor(session_chunk_visitor(chunk, i + 2 * VISITORS_AHEAD));
 		if (i + VISITORS_AHEAD < count)
-			prefetch_events(visitors[i + VISITORS_AHEAD]);
-		fold_visitor(folder, visitors[i]);
+			prefetch_texts(&session_chunk_visitor(chunk, i + VISITORS_AHEAD)->runs->run);
+		fold_visitor(folder, session_chunk_visitor(chunk, i));
 		MemoryContextReset(folder->visitor);
 	}
 	session_store_flush(folder->store);
@@ -276,7 +279,19 @@ session_folder_add(TupleTableSlot *slot, void *arg)
 {
 	SessionFolder *folder = arg;
 
-	session_chunk_add(folder->chunk, slot);
+	session_chunk_add(folder->chunk, &slot, 1, false);
+	if (session_chunk_full(folder->chunk))
+		fold_chunk(folder);
+}
+
+/*
+ * Adds rows, CHUNK_EVENTS_AT_ONCE at most, that stay where they are until the folder ends, if they
+ * are not the slots' own.
+ */
+void
+session_folder_add_kept(SessionFolder *folder, TupleTableSlot *const *slots, int count)
+{
+	session_chunk_add(folder->chunk, slots, count, true);
 	if (session_chunk_full(folder->chunk))
 		fold_chunk(folder);
 }
@@ -286,6 +301,9 @@ session_folder_end(SessionFolder *folder)
 {
 	if (!session_chunk_empty(folder->chunk))
 		fold_chunk(folder);
+	session_chunk_end(folder->chunk);
+	if (folder->ids != NULL)
+		session_id_end(folder->ids);
 	session_store_close(folder->store);
 	MemoryContextDelete(folder->context);
 }

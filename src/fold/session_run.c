@@ -110,6 +110,19 @@ session_run_sum_types(SessionRun *run)
 	run->ntypes = n + 1;
 }
 
+/* A larger array, in the current context. */
+static void
+grow_types(SessionRun *run)
+{
+	int max = Max(4, run->max_types * 2);
+	TypeCount *types = palloc_extended(sizeof(TypeCount) * max, MCXT_ALLOC_HUGE);
+
+	if (run->ntypes > 0)
+		memcpy(types, run->types, sizeof(TypeCount) * run->ntypes);
+	run->types = types;
+	run->max_types = max;
+}
+
 /*
  * Counts a type.  Few types are looked through; with many, entries are appended and summed
  * up when the array is full, so that a client that makes up types costs n log n.
@@ -128,30 +141,24 @@ count_type(SessionRun *run, Bytes type, int64 count)
 			}
 		}
 	}
-	if (run->types == NULL)
-	{
-		run->max_types = 4;
-		run->types = palloc(sizeof(TypeCount) * run->max_types);
-	}
-	else if (run->ntypes == run->max_types)
+	if (run->ntypes == run->max_types)
 	{
 		session_run_sum_types(run);
-		if (run->ntypes > run->max_types / 2)
-		{
-			run->max_types *= 2;
-			run->types = repalloc_huge(run->types, sizeof(TypeCount) * run->max_types);
-		}
+		if (run->types == NULL || run->ntypes > run->max_types / 2)
+			grow_types(run);
 	}
 	run->types[run->ntypes].type = type;
 	run->types[run->ntypes].count = count;
 	run->ntypes++;
 }
 
-/* Begins a run with one event; what the run points to is the event's. */
+/* Begins a run with one event; what the run points to is the event's.  "types" may be NULL. */
 void
-session_run_start(SessionRun *run, const SessionEvent *event)
+session_run_start(SessionRun *run, const SessionEvent *event, TypeCount *types, int max_types)
 {
 	memset(run, 0, sizeof(*run));
+	run->types = types;
+	run->max_types = max_types;
 	session_run_add(run, event);
 }
 

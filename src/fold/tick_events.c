@@ -176,6 +176,7 @@ hand_over(Chunks *chunks, TickEventsCallback callback, void *arg)
 			events.count = chunks->chunks[i].count;
 			events.after_tick = chunks->after_tick;
 			events.upto_tick = chunks->upto_tick;
+			events.more = i + 1 < chunks->count;
 			callback(&events, arg);
 		}
 	}
