@@ -17,8 +17,10 @@
 #include "executor/executor.h"
 #include "nodes/tidbitmap.h"
 #include "parser/parse_node.h"
+#include "storage/bufmgr.h"
 #include "storage/lock.h"
 #include "utils/acl.h"
+#include "utils/rel.h"
 #if PG_VERSION_NUM >= 160000
 #include "varatt.h"
 #endif
@@ -113,6 +115,17 @@ compat_heap_update(Relation rel, ItemPointer tid, HeapTuple tuple, bool *only_su
 	simple_heap_update(rel, tid, tuple);
 	*only_summarizing = false;
 	return !HeapTupleIsHeapOnly(tuple);
+#endif
+}
+
+/* Pins a buffer if it still holds this block; false when not. */
+static inline bool
+compat_read_recent_buffer(Relation rel, BlockNumber block, Buffer buffer)
+{
+#if PG_VERSION_NUM >= 160000
+	return ReadRecentBuffer(rel->rd_locator, MAIN_FORKNUM, block, buffer);
+#else
+	return ReadRecentBuffer(rel->rd_node, MAIN_FORKNUM, block, buffer);
 #endif
 }
 

@@ -111,8 +111,7 @@ same_key(const EventKey *a, const EventKey *b)
 static inline void
 set_known(EventKey *key, const KeyFound *found)
 {
-	key->verdict = found->fingerprint == key->fingerprint ? KEY_DUPLICATE : KEY_CONFLICT;
-	key->batch_id = found->batch_id;
+	event_key_set_known(key, found->fingerprint, found->batch_id);
 }
 
 /*
@@ -122,20 +121,12 @@ set_known(EventKey *key, const KeyFound *found)
 static void
 probe_packed(KeySet *set, EventKey *keys, int n)
 {
-	KeyFound found;
-
 	for (int i = 0; i < n; i++)
 		keys[i].verdict = KEY_NEW;
 	for (int m = 0; m < set->count; m++)
 	{
-		if (set->members[m].generation.state != KEY_STATE_PACKED)
-			continue;
-		for (int i = 0; i < n; i++)
-		{
-			if (keys[i].verdict == KEY_NEW &&
-				key_set_probe(set, &set->members[m], keys[i].key, &found))
-				set_known(&keys[i], &found);
-		}
+		if (set->members[m].generation.state == KEY_STATE_PACKED)
+			key_set_probe_packed(set, &set->members[m], keys, n);
 	}
 }
 

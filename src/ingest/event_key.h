@@ -46,6 +46,14 @@ typedef struct EventKey
 	int64 batch_id;		/* out: of the batch that has the key */
 } EventKey;
 
+/* The key is known: with this fingerprint, of this batch. */
+static inline void
+event_key_set_known(EventKey *key, int64 fingerprint, int64 batch_id)
+{
+	key->verdict = fingerprint == key->fingerprint ? KEY_DUPLICATE : KEY_CONFLICT;
+	key->batch_id = batch_id;
+}
+
 /* The key of an event, into key[16]. */
 extern void event_key_hash(const char *source, int source_length, const char *event_id,
 						   int event_id_length, uint8 *key);

@@ -66,6 +66,7 @@ compare_packed(const PackedKey *a, const PackedKey *b)
 typedef struct KeySource
 {
 	PackedKey current; /* valid unless done */
+	uint64 leading;	   /* its leading bytes */
 	bool done;
 
 	/* Packed. */
@@ -262,6 +263,7 @@ advance(KeySource *source)
 		advance_packed(source);
 	else
 		advance_sealed(source);
+	source->leading = key_leading(source->current.key);
 }
 
 static void
@@ -414,8 +416,9 @@ smallest(KeySource *sources, int count)
 
 	for (int i = 0; i < count; i++)
 	{
-		if (!sources[i].done &&
-			(result == NULL || compare_packed(&sources[i].current, &result->current) < 0))
+		if (!sources[i].done && (result == NULL || sources[i].leading < result->leading ||
+								 (sources[i].leading == result->leading &&
+								  compare_packed(&sources[i].current, &result->current) < 0)))
 			result = &sources[i];
 	}
 	return result;

@@ -246,6 +246,13 @@ key_switch_unlock(LOCKMODE mode)
 	UnlockRelationOid(behavior_relid(REL_KEY_SWITCH), mode);
 }
 
+void
+key_generation_keep_buffers(KeyGenerationTables *tables)
+{
+	tables->filter_buffers =
+		MemoryContextAllocZero(known.context, Max(tables->filter_file_blocks, 1) * sizeof(Buffer));
+}
+
 static HeapTuple
 form_row(Relation rel, const KeyGeneration *row)
 {

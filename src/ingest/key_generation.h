@@ -31,6 +31,7 @@
 #define BEHAVIOR_KEY_GENERATION_H
 
 #include "datatype/timestamp.h"
+#include "storage/buf.h"
 #include "storage/itemptr.h"
 #include "storage/lockdefs.h"
 #include "utils/relcache.h"
@@ -83,6 +84,8 @@ typedef struct KeyGenerationTables
 	Oid index_relid;				/* of relid, to be searched; invalid: not looked at yet */
 	bool only_index;				/* it has no other */
 	bool any;						/* the table of keys has had a row */
+	Buffer *filter_buffers;			/* where its blocks were seen last, 0: not yet; may be NULL */
+	int filter_bits_offset;			/* of the bits in each of those pages */
 } KeyGenerationTables;
 
 /* The same list with the tables. */
@@ -100,6 +103,9 @@ extern bool key_generation_still_known(void);
 /* The switch, see above. */
 extern void key_switch_lock(LOCKMODE mode);
 extern void key_switch_unlock(LOCKMODE mode);
+
+/* Makes room, in what is kept, for where the blocks of a packed generation's filter are. */
+extern void key_generation_keep_buffers(KeyGenerationTables *tables);
 
 /* Makes the first generation in the caller's transaction, unless somebody else just did. */
 extern void key_generation_first_use(void);

@@ -4,6 +4,8 @@
  */
 #include "postgres.h"
 
+#include "port/pg_bitutils.h"
+
 #include "ingest/key_page.h"
 
 StaticAssertDecl(BLCKSZ >= 8192, "a page of keys is made for heap pages of 8 kB");
@@ -25,6 +27,27 @@ load_le(const uint8 *from, int bytes)
 	for (int i = bytes - 1; i >= 0; i--)
 		value = value << 8 | from[i];
 	return value;
+}
+
+static inline uint64
+load_le64(const uint8 *from)
+{
+	uint64 value;
+
+	memcpy(&value, from, sizeof(value));
+#ifdef WORDS_BIGENDIAN
+	value = pg_bswap64(value);
+#endif
+	return value;
+}
+
+static inline void
+store_le64(uint8 *to, uint64 value)
+{
+#ifdef WORDS_BIGENDIAN
+	value = pg_bswap64(value);
+#endif
+	memcpy(to, &value, sizeof(value));
 }
 
 static inline size_t
@@ -131,19 +154,24 @@ key_page_find(const KeyPage *page, const uint8 *key)
 	return -1;
 }
 
+/*
+ * Copies the sixteen bytes that end where the key ends, then what they should begin with: before
+ * the first key stand the shared bytes, so it never reads outside.  Merging does this for each key, and
+ * copies of a length that is not known take ten times as long.
+ */
 void
 key_page_key(const KeyPage *page, int index, uint8 *key)
 {
-	int stride = KEY_BYTES - page->prefix_bytes;
-
-	memcpy(key, page->prefix, page->prefix_bytes);
-	memcpy(key + page->prefix_bytes, page->suffixes + index * stride, stride);
+	memcpy(key, page->suffixes + index * (KEY_BYTES - page->prefix_bytes) - page->prefix_bytes,
+		   KEY_BYTES);
+	for (int i = 0; i < page->prefix_bytes; i++)
+		key[i] = page->prefix[i];
 }
 
 int64
 key_page_fingerprint(const KeyPage *page, int index)
 {
-	return (int64) load_le(page->fingerprints + index * 8, 8);
+	return (int64) load_le64(page->fingerprints + index * 8);
 }
 
 int64
@@ -156,11 +184,7 @@ key_page_batch_id(const KeyPage *page, int index)
 static int
 bytes_needed(uint64 value)
 {
-	int bytes = 0;
-
-	for (; value != 0; value >>= 8)
-		bytes++;
-	return bytes;
+	return value == 0 ? 0 : pg_leftmost_one_pos64(value) / 8 + 1;
 }
 
 static int
@@ -221,8 +245,14 @@ key_page_finish(KeyPageBuilder *builder, uint8 *data)
 	{
 		const PackedKey *entry = &builder->entries[i];
 
-		memcpy(suffixes + i * stride, entry->key + prefix, stride);
-		store_le(fingerprints + i * 8, (uint64) entry->fingerprint, 8);
+		/* Sixteen bytes at once: what is too much is overwritten by what follows. */
+		memcpy(suffixes + i * stride, (const uint8 *) entry + prefix, KEY_BYTES);
+	}
+	for (int i = 0; i < keys; i++)
+	{
+		const PackedKey *entry = &builder->entries[i];
+
+		store_le64(fingerprints + i * 8, (uint64) entry->fingerprint);
 		store_le(deltas + i * width, (uint64) entry->batch_id - (uint64) builder->min_batch_id,
 				 width);
 	}

@@ -33,8 +33,9 @@ typedef struct KeySetMember
 	Relation filter;   /* packed only, as all below */
 	int64 segment;	   /* that "bits" are of; -1: none */
 	Buffer segment_buffer;
-	const uint8 *bits; /* NULL: this segment is not where it should be */
-	bool page_loaded;  /* "page" points into the slot */
+	const uint8 *bits;	/* NULL: this segment is not where it should be */
+	int64 segment_told; /* whose buffer the processor was told about last */
+	bool page_loaded;	/* "page" points into the slot */
 	KeyPage page;
 } KeySetMember;
 
@@ -70,6 +71,12 @@ key_bucket(const uint8 *key)
  * another bucket, and after another generation.
  */
 extern int key_set_prepare(KeySetMember *member, int bucket, int n);
+
+/*
+ * Looks up those of n ascending keys that are new as far as is known, in one packed generation, and
+ * sets the verdict of each that it has.
+ */
+extern void key_set_probe_packed(KeySet *set, KeySetMember *member, EventKey *keys, int n);
 
 /* Looks one key up in one generation, prepared for its bucket unless it is packed. */
 extern bool key_set_probe(KeySet *set, KeySetMember *member, const uint8 *key, KeyFound *found);
