@@ -63,8 +63,7 @@ CREATE TABLE by_table AS SELECT dead_letter_id, ctid AS place, event_id FROM beh
 SET enable_seqscan = off;
 SET enable_bitmapscan = off;
 SELECT count(*) FROM by_table t WHERE t.place IS DISTINCT FROM
-	(SELECT d.ctid FROM behavior.dead_letter d WHERE d.dead_letter_id >> 14 = t.dead_letter_id >> 14 AND d.event_id = t.event_id
-		AND d.dead_letter_id + 0 = t.dead_letter_id);
+	(SELECT d.ctid FROM behavior.dead_letter d WHERE d.event_id = t.event_id AND d.dead_letter_id + 0 = t.dead_letter_id);
 SELECT count(*) FROM by_table t WHERE t.place IS DISTINCT FROM
 	(SELECT d.ctid FROM behavior.dead_letter d WHERE d.dead_letter_id = t.dead_letter_id);
 RESET enable_seqscan;
@@ -79,14 +78,6 @@ ROLLBACK TO s;
 INSERT INTO behavior.event (event_id, type, occurred_at) VALUES ('kept 2', '', now());
 COMMIT;
 SELECT event_id FROM behavior.dead_letter WHERE event_id IN ('kept 1', 'undone', 'kept 2') ORDER BY dead_letter_id;
-
-\echo -- found by event wherever their numbers are
-ALTER TABLE behavior.dead_letter ALTER dead_letter_id RESTART WITH 40000;
-INSERT INTO behavior.event (event_id, type, occurred_at) VALUES ('kept 1', '', now());
-ALTER TABLE behavior.dead_letter ALTER dead_letter_id RESTART WITH 9223372036854775807;
-INSERT INTO behavior.event (event_id, type, occurred_at) VALUES ('kept 1', '', now());
-SELECT status, dead_letter_id >= 40000 AS later, dead_letter_id = 9223372036854775807 AS last FROM behavior.find_event('kept 1');
-ALTER TABLE behavior.dead_letter ALTER dead_letter_id RESTART WITH 50000;
 
 \echo -- nobody reads it by default
 CREATE ROLE regress_dead_letter;

@@ -48,11 +48,13 @@ BEGIN
 		FROM generate_series(1, %s) i ORDER BY %s', name, n, ordering);
 END
 $$;
+SELECT pg_stat_force_next_flush();	-- what follows is counted from naught
 BEGIN;
 CALL send_many('few chunks', 9000, 'i');
 CALL behavior.tick();
 SELECT pg_stat_get_xact_tuples_inserted('behavior._session'::regclass) AS inserted, pg_stat_get_xact_tuples_updated('behavior._session'::regclass) AS updated;
 COMMIT;
+SELECT pg_stat_force_next_flush();	-- what follows is counted from naught
 BEGIN;
 CALL send_many('many chunks', 18000, 'i');
 CALL behavior.tick();

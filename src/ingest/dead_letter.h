@@ -12,18 +12,6 @@
 
 #define DEAD_LETTER_MAX_PAYLOAD (1024 * 1024) /* bytes kept of a payload */
 
-/*
- * For FROM: the letters whose event_id is $1.  Their index has an era in front, dead_letter_id >>
- * 14, so that new entries go to a few pages, however many letters there are; each era is looked at.
- */
-#define DEAD_LETTERS_OF_EVENT                                                                      \
-	"(WITH RECURSIVE era (n) AS ("                                                                 \
-	"SELECT pg_catalog.min(dead_letter_id) >> 14 FROM behavior.dead_letter"                        \
-	" UNION ALL SELECT (SELECT pg_catalog.min(l.dead_letter_id) >> 14 FROM behavior.dead_letter l" \
-	" WHERE l.dead_letter_id > ((era.n << 14) | 16383)) FROM era WHERE era.n IS NOT NULL)"         \
-	" SELECT d.* FROM era, behavior.dead_letter d"                                                 \
-	" WHERE d.dead_letter_id >> 14 = era.n AND d.event_id = $1)"
-
 typedef struct DeadLetter
 {
 	int64 batch_id;

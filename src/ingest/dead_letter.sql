@@ -19,8 +19,7 @@ CREATE TABLE behavior.dead_letter (
 	sent_with		jsonb,
 	payload_intact	boolean NOT NULL DEFAULT true
 );
--- An era of letters in front: see DEAD_LETTERS_OF_EVENT in dead_letter.h.
-CREATE INDEX dead_letter_event_id ON behavior.dead_letter ((dead_letter_id >> 14), event_id);
+CREATE INDEX dead_letter_event_id ON behavior.dead_letter (event_id);
 SELECT pg_catalog.pg_extension_config_dump('behavior.dead_letter', '');
 SELECT pg_catalog.pg_extension_config_dump('behavior.dead_letter_dead_letter_id_seq', '');
 REVOKE ALL ON behavior.dead_letter FROM PUBLIC;

@@ -25,8 +25,8 @@ dead_letter_continue(DeadLetter *letter, bool redriven)
 
 	secure_begin(&secure, behavior_owner());
 	SPI_connect();
-	if (spi_exec("SELECT dead_letter_id, attempts FROM " DEAD_LETTERS_OF_EVENT " AS letter"
-				 " WHERE source = $2 AND batch_id = $3 AND stage = $4"
+	if (spi_exec("SELECT dead_letter_id, attempts FROM behavior.dead_letter"
+				 " WHERE event_id = $1 AND source = $2 AND batch_id = $3 AND stage = $4"
 				 " AND projection = $5 AND (redriven_at IS NOT NULL OR NOT $6)"
 				 " ORDER BY dead_letter_id DESC LIMIT 1",
 				 SPI_OK_SELECT, false, lengthof(types), types, values, NULL) > 0)

@@ -2,14 +2,9 @@
  * dead_letter_row.c
  *		Writes rows of behavior.dead_letter and their entries in its indexes.
  *
- * Index by index, and in the order of the entries: those by event are at random within their era,
- * so the letters of one flush, sorted, meet each leaf once and while it is in the processor's
- * cache.
- *
- * The expression in front of that index, dead_letter_id >> n, is computed here: to prepare and
- * evaluate it as any expression would cost a single letter more than all else in its row.  What
- * indexes somebody has added are entered the same way, or by the executor where they are of
- * another kind.
+ * Index by index, and in the order of the entries: those by event are at random, so the letters of
+ * one flush, sorted, meet each leaf once and while it is in the processor's cache.  Indexes that
+ * somebody has added are entered the same way, or by the executor where they are of another kind.
  */
 #include "postgres.h"
 
@@ -19,8 +14,6 @@
 #include "access/xact.h"
 #include "catalog/indexing.h"
 #include "executor/executor.h"
-#include "nodes/primnodes.h"
-#include "utils/fmgroids.h"
 #include "utils/memutils.h"
 #include "utils/rel.h"
 
@@ -33,7 +26,6 @@ typedef struct Placed
 {
 	HeapTuple row;
 	ItemPointerData tid;
-	int64 id;
 	const char *event_id; /* NULL: none */
 	int length;
 } Placed;
@@ -57,37 +49,17 @@ compare_event_ids(const Placed *a, const Placed *b)
 #define ST_DEFINE
 #include "lib/sort_template.h"
 
-/* Whether an expression is dead_letter_id >> n. */
-static bool
-is_era(const Node *expression, int *shift)
-{
-	const OpExpr *op = (const OpExpr *) expression;
-	const Var *var;
-	const Const *bits;
-
-	if (!IsA(expression, OpExpr) || op->opfuncid != F_INT8SHR)
-		return false;
-	var = linitial(op->args);
-	bits = lsecond(op->args);
-	if (!IsA(var, Var) || var->varattno != DEAD_LETTER_ID || !IsA(bits, Const) || bits->constisnull)
-		return false;
-	*shift = DatumGetInt32(bits->constvalue);
-	return true;
-}
-
-/* Whether all indexes are of columns, and of the era. */
+/* Whether all indexes are of columns. */
 static bool
 are_plain(CatalogIndexState indexes)
 {
 	for (int i = 0; i < indexes->ri_NumIndices; i++)
 	{
 		const IndexInfo *info = indexes->ri_IndexRelationInfo[i];
-		int shift;
 
-		if (info->ii_Predicate != NIL || info->ii_ExclusionOps != NULL ||
-			!indexes->ri_IndexRelationDescs[i]->rd_index->indimmediate ||
-			list_length(info->ii_Expressions) > 1 ||
-			(info->ii_Expressions != NIL && !is_era(linitial(info->ii_Expressions), &shift)))
+		if (info->ii_Predicate != NIL || info->ii_Expressions != NIL ||
+			info->ii_ExclusionOps != NULL ||
+			!indexes->ri_IndexRelationDescs[i]->rd_index->indimmediate)
 			return false;
 	}
 	return true;
@@ -109,22 +81,12 @@ enter_rows(Relation rel, Relation index, IndexInfo *info, const Placed *placed, 
 {
 	Datum values[INDEX_MAX_KEYS];
 	bool isnull[INDEX_MAX_KEYS];
-	int shift = 0;
 
-	if (info->ii_Expressions != NIL)
-		(void) is_era(linitial(info->ii_Expressions), &shift);
 	for (int i = 0; i < n; i++)
 	{
 		for (int k = 0; k < info->ii_NumIndexAttrs; k++)
-		{
-			int column = info->ii_IndexAttrNumbers[k];
-
-			isnull[k] = false;
-			if (column == 0)
-				values[k] = Int64GetDatum(placed[i].id >> shift);
-			else
-				values[k] = heap_getattr(placed[i].row, column, RelationGetDescr(rel), &isnull[k]);
-		}
+			values[k] = heap_getattr(placed[i].row, info->ii_IndexAttrNumbers[k],
+									 RelationGetDescr(rel), &isnull[k]);
 		index_insert(index, values, isnull, (ItemPointer) &placed[i].tid, rel,
 					 index->rd_index->indisunique ? UNIQUE_CHECK_YES : UNIQUE_CHECK_NO, false,
 					 info);
@@ -153,7 +115,6 @@ place_rows(Relation rel, HeapTuple *rows, int n, TupleTableSlot **slots, Placed 
 		placed[i].tid = slots[i]->tts_tid;
 		placed[i].event_id = isnull ? NULL : VARDATA_ANY(DatumGetPointer(value));
 		placed[i].length = isnull ? 0 : VARSIZE_ANY_EXHDR(DatumGetPointer(value));
-		placed[i].id = DatumGetInt64(heap_getattr(rows[i], DEAD_LETTER_ID, desc, &isnull));
 	}
 }
 

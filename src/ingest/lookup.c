@@ -16,7 +16,6 @@
 #include "core/catalog.h"
 #include "core/guc.h"
 #include "core/spi.h"
-#include "ingest/dead_letter.h"
 #include "ingest/event_key.h"
 #include "ingest/lookup.h"
 #include "log/log_reader.h"
@@ -167,8 +166,8 @@ put_dead_letters(ReturnSetInfo *result, const Wanted *wanted)
 	SPI_connect();
 	n = spi_exec("SELECT CASE reason WHEN 'id_conflict' THEN 'conflict' ELSE 'dead_letter' END,"
 				 " source, failed_at, batch_id, NULL::pg_catalog.timestamptz, dead_letter_id"
-				 " FROM " DEAD_LETTERS_OF_EVENT " AS letter"
-				 " WHERE source = $2 AND stage = 'ingest'"
+				 " FROM behavior.dead_letter"
+				 " WHERE event_id = $1 AND source = $2 AND stage = 'ingest'"
 				 " ORDER BY dead_letter_id",
 				 SPI_OK_SELECT, false, 2, types, arguments, NULL);
 	for (uint64 i = 0; i < n; i++)
