@@ -9,10 +9,12 @@
  * the (sub)transaction and cannot be taken by users.  Core takes no such lock on relations.  Not
  * for use on a standby, where object locks this strong are refused.
  *
- * On behavior._key: 0..63 key buckets, 65 first use, 66 maintenance of generations.  On
- *behavior.tick: 0 the tick lock.  On behavior._projection: 1 building sessions, 2 names of
- *projections that are being made, 1024 and above builds.  On behavior._subscription: 0 the router,
- *1 to 32767 delivery of a subscription, by its id, 32769 who reserves a delivery worker.
+ * On behavior._key: 0..63 key buckets, 65 first use, 66 maintenance of generations.
+ * On behavior.tick: 0 the tick lock.
+ * On behavior._projection: 1 building sessions, 2 names of projections that are being made, 1024
+ * and above builds.
+ * On behavior._subscription: 0 the router, 1 to 32767 delivery of a subscription, by its id, 32769
+ * who reserves a delivery worker.
  */
 #ifndef BEHAVIOR_LOCK_H
 #define BEHAVIOR_LOCK_H

@@ -5,9 +5,8 @@
  * Most of what an executor's hash aggregate spends on count(*) GROUP BY a, b, c are calls: of hash
  * functions, of equality functions for each key, of deforming a group's row to compare it.  Where
  * all partials of a rollup are count(*), with or without FILTER, and keys are equal when their
- *bytes are, the plan returns the keys of each event and true for each partial that counts it, and
- *they are
- * counted here.  Conditions, keys and filters are the plan's, evaluated once an event.
+ * bytes are, the plan returns the keys of each event and true for each partial that counts it, and
+ * they are counted here.  Conditions, keys and filters are the plan's, evaluated once an event.
  *
  * Groups stay in the order in which they came, which is that of time more or less: so new cells are
  * neighbours in the state.  When they take as much memory as a hash table may, events of other
@@ -332,10 +331,7 @@ rollup_count(RollupCounter *counter, TupleTableSlot *event)
 	{
 		entry = groups_lookup(counter->table, &counter->probe);
 		if (entry == NULL)
-		{
 			put_off(counter, event);
-			return;
-		}
 	}
 	else
 	{
@@ -343,7 +339,7 @@ rollup_count(RollupCounter *counter, TupleTableSlot *event)
 		if (!found)
 			entry->group = make_group(counter);
 	}
-	for (int i = 0; i < counter->npartials; i++)
+	for (int i = 0; entry != NULL && i < counter->npartials; i++)
 	{
 		if (!event->tts_isnull[counter->nkeys + i] &&
 			DatumGetBool(event->tts_values[counter->nkeys + i]))

@@ -607,8 +607,8 @@ rollup_fold_again(const RollupRow *row, Oid definition, Oid storage, Tuplestores
 void
 rollup_fold(const char *name, const TickEvents *events)
 {
-	MemoryContext context =
-		AllocSetContextCreate(CurrentMemoryContext, "behavior rollup fold", ALLOCSET_DEFAULT_SIZES);
+	MemoryContext context = AllocSetContextCreate(CurTransactionContext, "behavior rollup fold",
+												  ALLOCSET_DEFAULT_SIZES);
 	MemoryContext caller = MemoryContextSwitchTo(context);
 	RollupRow *row = rollup_row_by_name(name, GetLatestSnapshot());
 

@@ -3,10 +3,10 @@
  *		The scan that hands a rollup's plan the events of a tick.
  *
  * Instead of a named tuplestore scan, which fetches each event into a slot, deforms it up to the
- *type, calls texteq and throws most of them away, a custom scan stands in the plan of a partial
- *query: where the events of the tick are listed in memory, it takes those of the types that are
+ * type, calls texteq and throws most of them away, a custom scan stands in the plan of a partial
+ * query: where the events of the tick are listed in memory, it takes those of the types that are
  * asked for and no others, and deforms each once, up to the last column that the query looks at.
- * Elsewhere (halves of a tick that raises, a build, a tail) it reads the tuplestore.
+ * Elsewhere (halves of a tick that raises, the walk of a build, a tail) it reads the tuplestore.
  *
  * The condition on the type is taken from the plan's own conditions.  It is taken only when nothing
  * that could be noticed is evaluated before it.

@@ -413,7 +413,7 @@ session_build_step(void)
 	else if (!behavior_lock_conditional(relid, BUILD_LOCK, ExclusiveLock))
 		return false;
 
-	build.context = AllocSetContextCreate(CurrentMemoryContext, "behavior session build",
+	build.context = AllocSetContextCreate(CurTransactionContext, "behavior session build",
 										  ALLOCSET_DEFAULT_SIZES);
 	old_context = MemoryContextSwitchTo(build.context);
 	more = build_step(&build);

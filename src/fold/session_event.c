@@ -3,8 +3,7 @@
  *		An event's part in a session: who, when, which page, what brought the visitor.
  *
  * Nothing is copied here: values point into the row where they can.  The session properties are
- *looked for apart from the rest, since only
- * those of a session's first event that has any count.
+ * looked for apart from the rest, since only those of a session's first event that has any count.
  */
 #include "postgres.h"
 

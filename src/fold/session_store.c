@@ -166,6 +166,12 @@ session_store_open(bool next)
 		table_open(behavior_relid(next ? REL_SESSION_NEXT : REL_SESSION), RowExclusiveLock);
 	store->visitor_index = index_open(
 		behavior_relid(next ? REL_SESSION_NEXT_VISITOR : REL_SESSION_VISITOR), AccessShareLock);
+	if (RelationGetDescr(store->rel)->natts != SESSION_NATTS)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("table \"%s\" does not have the columns that behavior made",
+						RelationGetRelationName(store->rel)),
+				 errhint("The extension's own tables cannot be altered: restore it as it was.")));
 	store->indexes = CatalogOpenIndexes(store->rel);
 	split_indexes(store);
 	store->scan_context = AllocSetContextCreate(CurrentMemoryContext, "behavior session scan",

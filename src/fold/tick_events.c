@@ -147,8 +147,9 @@ filling_begin(Filling *filling, int64 after_tick, int64 upto_tick)
 	MemoryContext old;
 
 	memset(filling, 0, sizeof(*filling));
-	filling->chunks.context =
-		AllocSetContextCreate(CurrentMemoryContext, "behavior tick events", ALLOCSET_DEFAULT_SIZES);
+	/* Of the subtransaction: where it fails, what is not kept goes with it. */
+	filling->chunks.context = AllocSetContextCreate(CurTransactionContext, "behavior tick events",
+													ALLOCSET_DEFAULT_SIZES);
 	old = MemoryContextSwitchTo(filling->chunks.context);
 	filling->chunks.desc = CreateTupleDescCopy(RelationGetDescr(log));
 	filling->chunks.after_tick = after_tick;
@@ -236,7 +237,7 @@ chunk_with_room(Filling *filling)
 	if (filling->overflow && filling->callback == NULL)
 		return NULL;
 	if (chunk != NULL && chunk->count < TICK_EVENTS_CHUNK &&
-		MemoryContextMemAllocated(chunk->context, false) < limit)
+		MemoryContextMemAllocated(chunk->context, true) < limit)
 		return chunk;
 	return next_chunk(filling);
 }

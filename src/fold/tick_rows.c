@@ -3,20 +3,22 @@
  *		Rows of a chunk of events in memory by number, and the type of each as a small number.
  *
  * Made in one pass, when a second look at the chunk or one that asks for types is due.  Types are
- * few; one that is compressed, or comes when the table is full, is "another" and is compared by
- * who asks for it.
+ * few; one that is compressed, or comes when the table is full or crowded where it belongs, is
+ * "another" and is compared by who asks for it.
  */
 #include "postgres.h"
 
 #include "executor/tuptable.h"
+#include "miscadmin.h"
 #include "utils/memutils.h"
 
 #include "fold/tick_rows.h"
 #include "log/log_deform.h"
 
-#define SLOTS (4 * TICK_ROWS_TYPES) /* a power of two */
+#define SLOTS  (4 * TICK_ROWS_TYPES) /* a power of two */
+#define PROBES 32					 /* slots that a type may lie behind the one of its hash */
 
-/* The slot of a type, or the empty one in which it belongs. */
+/* The slot of a type, or the empty one in which it belongs; NULL when others are in its way. */
 static uint16 *
 find_slot(const TickRows *rows, uint16 *slots, const char *data, uint32 length)
 {
@@ -24,14 +26,16 @@ find_slot(const TickRows *rows, uint16 *slots, const char *data, uint32 length)
 
 	for (uint32 i = 0; i < length; i++)
 		hash = (hash ^ (uint8) data[i]) * 0x01000193;
-	for (uint32 slot = hash ^ (hash >> 15);; slot++)
+	hash ^= hash >> 15;
+	for (uint32 probe = 0; probe < PROBES; probe++)
 	{
-		uint16 *found = &slots[slot & (SLOTS - 1)];
+		uint16 *found = &slots[(hash + probe) & (SLOTS - 1)];
 		const TickRowType *type = &rows->types[*found];
 
 		if (*found == 0 || (type->length == length && memcmp(type->data, data, length) == 0))
 			return found;
 	}
+	return NULL;
 }
 
 /* The number of a type, given now when it is new. */
@@ -47,6 +51,8 @@ number_of(TickRows *rows, uint16 *slots, const struct varlena *type)
 	data = VARDATA_ANY(type);
 	length = VARSIZE_ANY_EXHDR(type);
 	slot = find_slot(rows, slots, data, length);
+	if (slot == NULL)
+		return TICK_ROWS_OTHER_TYPE;
 	if (*slot == 0 && rows->ntypes < TICK_ROWS_TYPES)
 	{
 		*slot = ++rows->ntypes;
@@ -84,6 +90,7 @@ tick_rows_make(Tuplestorestate *store, TupleDesc desc, int64 count, MemoryContex
 	{
 		MinimalTuple row = ((MinimalTupleTableSlot *) slot)->mintuple;
 
+		CHECK_FOR_INTERRUPTS();
 		log_deform(&layout, row, values, isnull);
 		rows->rows[rows->count] = row;
 		rows->type_of[rows->count++] =

@@ -68,7 +68,7 @@ static LocalTransactionId stepped_in = InvalidLocalTransactionId;
 static void
 take_switch(void)
 {
-	key_switch_lock(ExclusiveLock);
+	(void) key_switch_lock(ExclusiveLock);
 }
 
 /* How many keys an unpacked generation has, by its size: about, and rather too many. */

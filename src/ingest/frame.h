@@ -9,8 +9,9 @@
  * also flushed at FRAME_FLUSH_EVENTS or FRAME_FLUSH_BYTES, so a COPY of any size runs in constant
  * memory.  One frame, one batch row; no row, no batch row.
  *
- * A flush: partitions for all events -> event_key_claim -> log_writer_append of
- * the accepted ones -> dead letters of conflicts.  Lock order: generation
+ * A flush: partitions for all events -> event_key_claim, whose conflicts become dead letters ->
+ * log_writer_append of the accepted ones.  Dead letters are written together, at the statement's
+ * end or when they are many.  Lock order: generation
  * (shared) -> partition -> buckets ascending -> batch row.
  */
 #ifndef BEHAVIOR_FRAME_H
@@ -93,7 +94,7 @@ extern Frame *frame_push(bool keep_receipts);
  */
 extern Frame *frame_push_again(void);
 
-/* Brings what has been added into the log, and frees it. */
+/* Brings what has been added into the log, writes the dead letters that wait, and frees it all. */
 extern void frame_flush_now(Frame *frame);
 
 /*

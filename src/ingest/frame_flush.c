@@ -3,7 +3,8 @@
  *		Brings the events that a frame has gathered into the log.
  *
  * Partitions first (making one may wait, and nothing may be held then), then the keys,
- * then the rows whose keys were new, then dead letters for the conflicts.
+ * then the rows whose keys were new.  Conflicts become dead letters, which are written with the
+ * others of the statement.
  */
 #include "postgres.h"
 
@@ -123,7 +124,7 @@ settle(Frame *frame)
 				set_receipt(frame, pending->receipt, EVENT_DUPLICATE);
 				break;
 			case KEY_CONFLICT:
-				/* the letter is written here, while the row still stands where it was */
+				/* the letter is formed here, while the row still stands where it was */
 				refuse_conflict(frame, i);
 				break;
 		}

@@ -234,16 +234,20 @@ key_generation_still_known(void)
 	return known.valid;
 }
 
-void
+/* Returns what it has locked, for key_switch_unlock(): to look it up again could fail. */
+Oid
 key_switch_lock(LOCKMODE mode)
 {
-	LockRelationOid(behavior_relid(REL_KEY_SWITCH), mode);
+	Oid relid = behavior_relid(REL_KEY_SWITCH);
+
+	LockRelationOid(relid, mode);
+	return relid;
 }
 
 void
-key_switch_unlock(LOCKMODE mode)
+key_switch_unlock(Oid relid, LOCKMODE mode)
 {
-	UnlockRelationOid(behavior_relid(REL_KEY_SWITCH), mode);
+	UnlockRelationOid(relid, mode);
 }
 
 void

@@ -19,10 +19,10 @@
  *
  * The switch is a lock on a relation, RowShareLock and ExclusiveLock, since each statement takes it
  * shared: such a lock stays with the backend (the "fast path" of the lock manager) as long as
- *nobody
- * wants it exclusively, where senders would meet at one partition of the table of locks.  On
- * behavior._key_switch, which is nothing but that: no command locks a composite type, where a
- * REINDEX CONCURRENTLY that waits would hold up whoever changes the list, and he the senders.
+ * nobody wants it exclusively, where senders would meet at one partition of the table of locks.
+ * On behavior._key_switch, a composite type that is nothing but that: no command of maintenance
+ * locks one, where a REINDEX CONCURRENTLY that waits would hold up whoever changes the list, and
+ * he the senders; and nobody but its owner can keep a lock on it that conflicts with ours.
  *
  * A sender keeps RowExclusiveLock on the hot partition that it wrote to until its transaction
  * ends: whoever gets ShareLock on a sealed one knows that no open transaction has keys there.
@@ -101,8 +101,8 @@ extern KeyGenerationTables *key_generation_known(int *count);
 extern bool key_generation_still_known(void);
 
 /* The switch, see above. */
-extern void key_switch_lock(LOCKMODE mode);
-extern void key_switch_unlock(LOCKMODE mode);
+extern Oid key_switch_lock(LOCKMODE mode);
+extern void key_switch_unlock(Oid relid, LOCKMODE mode);
 
 /* Makes room, in what is kept, for where the blocks of a packed generation's filter are. */
 extern void key_generation_keep_buffers(KeyGenerationTables *tables);

@@ -260,7 +260,7 @@ key_set_open(bool for_insert)
 	{
 		if (!RecoveryInProgress())
 		{
-			key_switch_lock(RowShareLock);
+			set->switch_relid = key_switch_lock(RowShareLock);
 			set->locked = true;
 		}
 		if (open_members(set))
@@ -274,7 +274,7 @@ key_set_open(bool for_insert)
 		close_members(set);
 		if (set->locked)
 		{
-			key_switch_unlock(RowShareLock);
+			key_switch_unlock(set->switch_relid, RowShareLock);
 			set->locked = false;
 			key_generation_first_use();
 		}
@@ -291,7 +291,7 @@ key_set_close(KeySet *set)
 {
 	close_members(set);
 	if (set->locked)
-		key_switch_unlock(RowShareLock);
+		key_switch_unlock(set->switch_relid, RowShareLock);
 	MemoryContextDelete(set->context);
 }
 

@@ -42,6 +42,7 @@ typedef struct KeySetMember
 typedef struct KeySet
 {
 	Oid lock_relid;
+	Oid switch_relid;
 	bool locked; /* the switch is ours, shared */
 	bool for_insert;
 	MemoryContext context;

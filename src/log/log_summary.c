@@ -61,10 +61,15 @@ log_filenode(Oid relid)
 static void
 summarize_index(Relation rel, Relation index, BlockNumber first)
 {
-	BlockNumber pages_per_range = BrinGetPagesPerRange(index);
-	BlockNumber range = RelationGetNumberOfBlocks(rel) / pages_per_range;
+	BrinStatsData stats;
+	BlockNumber pages_per_range;
+	BlockNumber range;
 	bool more = true;
 
+	/* As the index was made: ALTER INDEX changes the option now, the index with a REINDEX. */
+	brinGetStats(index, &stats);
+	pages_per_range = stats.pagesPerRange;
+	range = RelationGetNumberOfBlocks(rel) / pages_per_range;
 	while (more && range-- > 0)
 	{
 		int64 block = (int64) range * pages_per_range;

@@ -251,8 +251,7 @@ insert_brin(LogWriter *writer, Relation rel, Relation index, IndexInfo *info, in
 	int ncolumns = info->ii_NumIndexKeyAttrs;
 	int i = 0;
 
-	/* As the index was made: ALTER INDEX changes the option at once, the index not before REINDEX.
-	 */
+	/* As the index was made: ALTER INDEX changes the option now, the index with a REINDEX. */
 	brinGetStats(index, &stats);
 	pages_per_range = stats.pagesPerRange;
 	while (i < n)
@@ -288,6 +287,12 @@ insert_brin(LogWriter *writer, Relation rel, Relation index, IndexInfo *info, in
 		if (differ)
 			(void) index_insert(index, greatest, isnull, tid, rel, UNIQUE_CHECK_NO, false, info);
 	}
+
+	/*
+	 * 17 keeps how long the range map was: the next rows must stand in the table before it is
+	 * looked at, or a summary made in between would miss them.
+	 */
+	compat_index_insert_end(index, info);
 }
 
 static void

@@ -5,7 +5,7 @@
  * At top level each step commits by itself, as a worker's would; in a transaction
  * block everything belongs to the caller's transaction, own uncommitted events
  * included, and rolls back with it.  It waits for what others are folding, once nothing else is
- *left to do; workers skip.
+ * left to do; workers skip.
  *
  * Without shared_preload_libraries this is all that ever runs, so it also does what
  * maintenance workers would.  Upkeep and refreshes that fail are warnings.  In a transaction block
